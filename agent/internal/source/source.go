@@ -82,3 +82,8 @@ func (s *Source) Load(commit string, files map[string][]byte) (*State, error) {
 	}
 	return state, nil
 }
+
+// Verify checks the files of a commit that was fetched before against floor.
+func (s *Source) Verify(floor Floor, commit string, files map[string][]byte) (*State, error) {
+	return Verify(s.trust, floor, commit, files, s.now())
+}

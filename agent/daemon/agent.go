@@ -1,0 +1,155 @@
+// This file puts an enrolled agent together from its state folder and configuration.
+
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/deploy"
+	"github.com/certferry/certferry/agent/internal/deployer"
+	"github.com/certferry/certferry/agent/internal/policy"
+	"github.com/certferry/certferry/agent/internal/probe"
+	"github.com/certferry/certferry/agent/internal/report"
+	"github.com/certferry/certferry/agent/internal/source"
+	"github.com/certferry/certferry/agent/internal/state"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/seal"
+	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/hub/client"
+)
+
+// Environment is what a program gives the agent from outside.
+type Environment struct {
+	Version string
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// hubAPI is what the agent asks of the hub beside Git.
+type hubAPI interface {
+	Register(ctx context.Context, req apiv1.RegisterRequest) (apiv1.Registration, error)
+	Heartbeat(ctx context.Context, req apiv1.HeartbeatRequest) (apiv1.HeartbeatReply, error)
+	Sync(ctx context.Context, req apiv1.ReportRequest) error
+}
+
+// deployments carries out and undoes deployments; *deploy.Deployer is one.
+type deployments interface {
+	Deploy(ctx context.Context, deployments []agent.Deployment) ([]agent.Outcome, error)
+	Recover(ctx context.Context) ([]agent.Outcome, error)
+}
+
+// Agent is an enrolled agent. Its methods may be called by several processes at once: the state folder's lock
+// makes the second wait.
+type Agent struct {
+	cfg    Config
+	env    Environment
+	log    *slog.Logger
+	dir    *state.Dir
+	id     state.Identity
+	source *source.Source
+	deploy deployments
+	outbox *report.Outbox
+	hub    hubAPI
+}
+
+// New opens the agent that was enrolled in cfg.StateDir; the error is state.ErrNotEnrolled where none was.
+func New(cfg Config, env Environment) (*Agent, error) {
+	dir, err := state.Open(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	id, armored, credential, err := dir.Identity()
+	if err != nil {
+		return nil, err
+	}
+	trust, err := trustOf(id, armored)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := newTransport(cfg)
+	if err != nil {
+		return nil, err
+	}
+	hub, err := newHubClient(cfg, id.HubURL, credential)
+	if err != nil {
+		return nil, err
+	}
+	outbox, err := report.Open(dir.Path("reports"))
+	if err != nil {
+		return nil, err
+	}
+	deployer, err := deploy.New(deploy.Config{
+		StateDir: cfg.StateDir, Deployers: deployer.Registry(), Prober: &probe.Prober{},
+		Policy: func() (*policy.Policy, error) { return policy.Load(cfg.Policy) },
+		Now:    env.Now, Logger: env.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	remote := &gitrepo.Remote{
+		URL: id.GitURL, Username: id.Server, Password: credential,
+		HTTP: &http.Client{Transport: transport}, Limits: gitrepo.DefaultLimits,
+	}
+	return &Agent{
+		cfg: cfg, env: env, log: env.Logger, dir: dir, id: id,
+		source: source.New(remote, trust, env.Now), deploy: deployer, outbox: outbox, hub: hub,
+	}, nil
+}
+
+// ErrNotEnrolled: this server has no identity yet.
+var ErrNotEnrolled = state.ErrNotEnrolled
+
+func trustOf(id state.Identity, armored []byte) (source.Trust, error) {
+	key, err := seal.ParsePrivateKey(armored)
+	if err != nil {
+		return source.Trust{}, fmt.Errorf("read agent key: %w", err)
+	}
+	root, err := seal.ParsePublicKey([]byte(id.RootKey))
+	if err != nil {
+		return source.Trust{}, fmt.Errorf("read root key: %w", err)
+	}
+	if root.Fingerprint() != id.RootFingerprint {
+		return source.Trust{}, errors.New("check root key: the stored key is not the pinned one; enrol again")
+	}
+	return source.Trust{RepoID: id.RepoID, Server: id.Server, Root: root, Key: key}, nil
+}
+
+// newTransport returns the one HTTP transport of the agent: TLS checked against cfg.CAFile where it is set.
+func newTransport(cfg Config) (*http.Transport, error) {
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		data, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
+		}
+		tlsConfig.RootCAs = x509.NewCertPool()
+		if !tlsConfig.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("read CA file %s: it holds no PEM certificate", cfg.CAFile)
+		}
+	}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
+		IdleConnTimeout: 5 * time.Minute, MaxIdleConnsPerHost: 2,
+	}, nil
+}
+
+func newHubClient(cfg Config, url, credential string) (*client.Client, error) {
+	transport, err := newTransport(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{
+		BaseURL: url, Token: credential,
+		HTTP: &http.Client{Transport: transport, Timeout: 30 * time.Second},
+	})
+}

@@ -1,0 +1,126 @@
+// This file is the agent as a service: cycles with jitter, heartbeats, and the answer of the hub as a doorbell.
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/certferry/certferry/agent/internal/hostinfo"
+	"github.com/certferry/certferry/hub/apiv1"
+)
+
+const (
+	// heartbeatInterval is used until the hub names another.
+	heartbeatInterval = 30 * time.Second
+	// factsEvery is how many heartbeats go by between two that carry the facts.
+	factsEvery = 60
+)
+
+// Run polls, deploys and sends heartbeats until ctx is done. It returns nil then; no failure of the hub, the
+// remote or a deployment ends it.
+func (a *Agent) Run(ctx context.Context) error {
+	a.log.Info("agent started", slog.String("server", a.id.Server), slog.String("version", a.env.Version))
+	poll, beat := time.NewTimer(0), time.NewTimer(0)
+	defer poll.Stop()
+	defer beat.Stop()
+	recovered := false
+	for beats := 0; ; {
+		select {
+		case <-ctx.Done():
+			a.log.Info("agent stopped")
+			return nil
+		case <-poll.C:
+			delay := a.cycle(ctx, &recovered)
+			poll.Reset(delay)
+		case <-beat.C:
+			interval, behind := a.heartbeat(ctx, beats%factsEvery == 0)
+			beats++
+			beat.Reset(jitter(interval))
+			if behind {
+				poll.Reset(0)
+			}
+		}
+	}
+}
+
+// cycle runs one cycle under the lock and says when the next is due.
+func (a *Agent) cycle(ctx context.Context, recovered *bool) time.Duration {
+	unlock, err := a.dir.Lock(ctx)
+	if err != nil {
+		return jitter(a.cfg.PollInterval)
+	}
+	defer unlock()
+	if !*recovered {
+		if err := a.recover(ctx); err != nil {
+			a.log.Error("recovery failed, trying again", slog.Any("error", err))
+			return jitter(a.cfg.PollInterval)
+		}
+		*recovered = true
+	}
+	_, retryAfter, err := a.sync(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNothingToDo):
+		a.log.Debug("cycle finished", slog.String("outcome", err.Error()))
+	case ctx.Err() == nil:
+		a.log.Error("cycle failed", slog.Any("error", err))
+	}
+	a.flush(ctx)
+	return max(jitter(a.cfg.PollInterval), retryAfter)
+}
+
+// heartbeat tells the hub that and how the server lives. behind says that the hub has a newer state for it.
+func (a *Agent) heartbeat(ctx context.Context, withFacts bool) (interval time.Duration, behind bool) {
+	reply, err := a.beat(ctx, withFacts)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.log.Warn("heartbeat not delivered", slog.Any("error", err))
+		}
+		return heartbeatInterval, false
+	}
+	a.flush(ctx)
+	interval = heartbeatInterval
+	if reply.IntervalSeconds > 0 {
+		interval = time.Duration(reply.IntervalSeconds) * time.Second
+	}
+	floor, err := a.dir.Floor()
+	return interval, err == nil && reply.Generation > floor.Generation
+}
+
+func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply, error) {
+	unlock, err := a.dir.Lock(ctx)
+	if err != nil {
+		return apiv1.HeartbeatReply{}, err
+	}
+	progress, err := a.dir.Progress()
+	if err == nil {
+		progress.Counter++
+		err = a.dir.SaveProgress(progress)
+	}
+	unlock()
+	if err != nil {
+		return apiv1.HeartbeatReply{}, fmt.Errorf("count heartbeat: %w", err)
+	}
+	req := apiv1.HeartbeatRequest{
+		Counter: progress.Counter, Commit: progress.Commit, Generation: progress.Generation, Held: progress.Held,
+		Status: progress.Status, Message: clip(progress.Message),
+	}
+	if req.Status == "" {
+		req.Status = statusOK
+	}
+	if withFacts {
+		facts := hostinfo.Read(a.env.Version)
+		req.Facts = &facts
+	}
+	return a.hub.Heartbeat(ctx, req)
+}
+
+// jitter spreads a fleet: d and up to a fifth more or less.
+func jitter(d time.Duration) time.Duration {
+	return d - d/5 + rand.N(max(2*d/5, 1)) //nolint:gosec // spreading load needs no secret randomness
+}

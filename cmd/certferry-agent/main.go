@@ -1,0 +1,337 @@
+// Command certferry-agent runs on each server: it fetches the server's state from Git, checks it and deploys it.
+//
+// Exit codes: 0 ok, 1 failed, 2 usage, 3 nothing to do, 4 not allowed, 5 unreachable.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/daemon"
+	"github.com/certferry/certferry/hub/client"
+)
+
+// version is set at build time.
+var version = "dev"
+
+// Exit codes, a documented contract (docs/reference/certferry-agent.md).
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNothingToDo = 3
+	exitNotAllowed  = 4
+	exitUnreachable = 5
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := newApp(os.Stdin, os.Stdout, os.Stderr).RunContext(ctx, os.Args)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "certferry-agent:", err)
+	return exitCode(err)
+}
+
+// usageError marks a command line that cannot be carried out as it stands.
+type usageError struct{ error }
+
+func exitCode(err error) int {
+	var api *client.Error
+	switch {
+	case errors.As(err, new(usageError)):
+		return exitUsage
+	case errors.Is(err, daemon.ErrNothingToDo):
+		return exitNothingToDo
+	case errors.Is(err, agent.ErrNotAllowed), errors.As(err, &api) && (api.Status == 401 || api.Status == 403):
+		return exitNotAllowed
+	case errors.Is(err, daemon.ErrUnreachable), errors.Is(err, client.ErrUnreachable):
+		return exitUnreachable
+	default:
+		return exitFailed
+	}
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:    "certferry-agent",
+		Usage:   "deploys this server's certificates from Git",
+		Version: version, HideVersion: true,
+		Reader: stdin, Writer: stdout, ErrWriter: stderr,
+		EnableBashCompletion: true,
+		ExitErrHandler:       func(*cli.Context, error) {},
+		OnUsageError:         func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: "/etc/certferry/agent.yaml", EnvVars: []string{"CERTFERRY_AGENT_CONFIG"}, Usage: "configuration `FILE`"},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "how to print: table, json or yaml"},
+		},
+		Before: func(c *cli.Context) error {
+			switch c.String("output") {
+			case "table", "json", "yaml":
+				return nil
+			default:
+				return usageError{errors.New("read flag --output: it must be table, json or yaml")}
+			}
+		},
+		CommandNotFound: func(c *cli.Context, name string) {
+			fmt.Fprintf(c.App.ErrWriter, "certferry-agent: no command %q\n", name)
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usageError{fmt.Errorf("find command %q: there is none of that name; see certferry-agent --help", c.Args().First())}
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			enrollCommand(), runCommand(), onceCommand(), statusCommand(), rollbackCommand(), resumeCommand(), policyCommand(),
+			{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
+				_, err := fmt.Fprintln(c.App.Writer, version)
+				return err
+			}},
+		},
+	}
+}
+
+func environment(c *cli.Context, cfg daemon.Config) daemon.Environment {
+	return daemon.Environment{Version: version, Now: time.Now, Logger: cfg.Logger(c.App.ErrWriter)}
+}
+
+func loadConfig(c *cli.Context) (daemon.Config, error) {
+	return daemon.LoadConfig(c.String("config"), c.IsSet("config"), os.Environ())
+}
+
+func open(c *cli.Context) (*daemon.Agent, error) {
+	cfg, err := loadConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	return daemon.New(cfg, environment(c, cfg))
+}
+
+func enrollCommand() *cli.Command {
+	return &cli.Command{
+		Name: "enroll", Usage: "make this server's key and register it at the hub",
+		Description: "The join token is read from CERTFERRY_JOIN_TOKEN or, where that is not set, from the first line of standard input.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "hub", Required: true, Usage: "`URL` of the hub"},
+			&cli.StringFlag{Name: "name", Usage: "`NAME` of this server, as the join token names it (default: the host name)"},
+			&cli.StringFlag{Name: "root-fingerprint", Required: true, Usage: "`FINGERPRINT` of the hub's root key"},
+			&cli.BoolFlag{Name: "force", Usage: "enrol anew, in place of the identity that is there"},
+		},
+		Action: func(c *cli.Context) error {
+			cfg, err := loadConfig(c)
+			if err != nil {
+				return err
+			}
+			token, err := joinToken(c.App.Reader)
+			if err != nil {
+				return err
+			}
+			name := c.String("name")
+			if name == "" {
+				host, err := os.Hostname()
+				if err != nil {
+					return fmt.Errorf("find host name: %w", err)
+				}
+				name = strings.ToLower(host)
+			}
+			enrolled, err := daemon.Enroll(c.Context, cfg, version, daemon.EnrollRequest{
+				HubURL: c.String("hub"), Name: name, Token: token,
+				RootFingerprint: c.String("root-fingerprint"), Force: c.Bool("force"),
+			}, environment(c, cfg))
+			if err != nil {
+				return err
+			}
+			return render(c, enrolled, func(w io.Writer) {
+				fmt.Fprintf(w, "server       %s\nfingerprint  %s\nstate        %s\n", enrolled.Server, enrolled.Fingerprint, enrolled.State)
+				if enrolled.State == "pending" {
+					fmt.Fprintf(w, "\nNow an operator compares the fingerprint and runs: certferry server approve %s --fingerprint %s\n", enrolled.Server, enrolled.Fingerprint)
+				}
+			})
+		},
+	}
+}
+
+func joinToken(stdin io.Reader) (string, error) {
+	if token := os.Getenv("CERTFERRY_JOIN_TOKEN"); token != "" {
+		return strings.TrimSpace(token), nil
+	}
+	line, err := bufio.NewReader(io.LimitReader(stdin, 4096)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read join token: %w", err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name: "run", Usage: "poll, deploy and report until stopped",
+		Action: func(c *cli.Context) error {
+			a, err := open(c)
+			if err != nil {
+				return err
+			}
+			return a.Run(c.Context)
+		},
+	}
+}
+
+func onceCommand() *cli.Command {
+	return &cli.Command{
+		Name: "once", Usage: "poll and deploy once; exit code 3 when there is nothing to do",
+		Flags: []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "give up after this time, waiting for another run included"}},
+		Action: func(c *cli.Context) error {
+			return withResult(c, func(ctx context.Context, a *daemon.Agent) (daemon.Result, error) { return a.Once(ctx) })
+		},
+	}
+}
+
+func rollbackCommand() *cli.Command {
+	return &cli.Command{
+		Name: "rollback", Usage: "deploy an earlier commit from the local history and hold the server there",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "to", Usage: "`COMMIT` to go back to (default: the one before the deployed one)"},
+			&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "give up after this time, waiting for another run included"},
+		},
+		Action: func(c *cli.Context) error {
+			return withResult(c, func(ctx context.Context, a *daemon.Agent) (daemon.Result, error) {
+				return a.Rollback(ctx, c.String("to"))
+			})
+		},
+	}
+}
+
+// withResult runs act with the command's timeout and prints what it deployed, also when a part of it failed.
+func withResult(c *cli.Context, act func(context.Context, *daemon.Agent) (daemon.Result, error)) error {
+	a, err := open(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	defer cancel()
+	result, err := act(ctx, a)
+	if result.Commit == "" {
+		return err
+	}
+	return errors.Join(err, render(c, result, func(w io.Writer) {
+		fmt.Fprintf(w, "commit      %s\ngeneration  %d\n", result.Commit, result.Generation)
+		for _, o := range result.Outcomes {
+			fmt.Fprintf(w, "%s at %s: %s (%s) %s\n", o.Certificate, o.Target, o.State, o.Phase, o.Detail)
+		}
+	}))
+}
+
+func resumeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "resume", Usage: "end the hold that rollback on this server began",
+		Action: func(c *cli.Context) error {
+			a, err := open(c)
+			if err != nil {
+				return err
+			}
+			return a.Resume(c.Context)
+		},
+	}
+}
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "show where this server stands; exit code 1 when its last deployment failed",
+		Action: func(c *cli.Context) error {
+			a, err := open(c)
+			if err != nil {
+				return err
+			}
+			s, err := a.Status()
+			if err != nil {
+				return err
+			}
+			if err := render(c, s, func(w io.Writer) { printStatus(w, s) }); err != nil {
+				return err
+			}
+			if s.Status == "failed" {
+				return errors.New("the last deployment failed")
+			}
+			return nil
+		},
+	}
+}
+
+func printStatus(w io.Writer, s daemon.Status) {
+	row := func(name string, value any) { fmt.Fprintf(w, "%-12s %v\n", name, value) }
+	row("server", s.Server)
+	row("hub", s.Hub)
+	row("fingerprint", s.Fingerprint)
+	row("status", strings.TrimSpace(s.Status+" "+s.Message))
+	row("commit", strings.TrimSpace(fmt.Sprintf("%s (generation %d)", s.Commit, s.Generation)))
+	if s.NewestCommit != s.Commit {
+		row("newest", fmt.Sprintf("%s (generation %d)", s.NewestCommit, s.NewestGeneration))
+	}
+	if s.Held {
+		row("held", "yes: certferry-agent resume ends it")
+	}
+	if !s.RetryAt.IsZero() {
+		row("retry at", s.RetryAt.Format(time.RFC3339))
+	}
+	if s.WaitingReports > 0 {
+		row("reports", fmt.Sprintf("%d wait for the hub", s.WaitingReports))
+	}
+	for i, commit := range s.History {
+		if i == 0 {
+			row("history", commit)
+		} else {
+			row("", commit)
+		}
+	}
+}
+
+func policyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "policy", Usage: "what this server's policy allows",
+		Subcommands: []*cli.Command{{
+			Name: "check", Usage: "check the policy file and explain what it allows", ArgsUsage: "[FILE]",
+			Action: func(c *cli.Context) error {
+				cfg, err := loadConfig(c)
+				if err != nil {
+					return err
+				}
+				path := cfg.Policy
+				if c.Args().Present() {
+					path = c.Args().First()
+				}
+				return daemon.CheckPolicy(path, c.App.Writer)
+			},
+		}},
+	}
+}
+
+// render prints v as the flag --output asks; table prints it for people.
+func render(c *cli.Context, v any, table func(io.Writer)) error {
+	switch c.String("output") {
+	case "json":
+		enc := json.NewEncoder(c.App.Writer)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	case "yaml":
+		return yaml.NewEncoder(c.App.Writer).Encode(v)
+	default:
+		table(c.App.Writer)
+		return nil
+	}
+}
