@@ -1,0 +1,337 @@
+// This file holds the commands about certificates.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/hub/client"
+)
+
+func certificateCommand() *cli.Command {
+	return &cli.Command{
+		Name: "certificate", Aliases: []string{"cert"}, Usage: "certificates: list, show, create, renew, roll back, resume",
+		Action: unknownCommand,
+		Subcommands: []*cli.Command{
+			{
+				Name: "ls", Usage: "list certificates",
+				Flags:  []cli.Flag{&cli.StringFlag{Name: "query", Aliases: []string{"q"}, Usage: "only names that hold `TEXT`"}},
+				Action: listCertificates,
+			},
+			{Name: "show", Usage: "show a certificate, where it is and its history", ArgsUsage: "NAME", Action: showCertificate},
+			createCommand(),
+			{
+				Name: "renew", Usage: "renew a certificate now", ArgsUsage: "NAME",
+				Flags:  append(waitFlags(), &cli.StringFlag{Name: "reason", Usage: "why, for the history"}),
+				Action: renewCertificate,
+			},
+			{
+				Name: "rollback", Usage: "bring back the previous issue on all its servers and pause renewal", ArgsUsage: "NAME",
+				Flags: rollbackFlags(), Action: rollbackCertificate,
+			},
+			{Name: "resume", Usage: "end the pause of renewals", ArgsUsage: "NAME", Action: resumeCertificate},
+		},
+	}
+}
+
+func waitFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "wait", Usage: "wait until it is issued and every server reported"},
+		&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "give up waiting after this time"},
+	}
+}
+
+func rollbackFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "to", Usage: "`COMMIT` to go back to (default: the one before)"},
+		&cli.StringFlag{Name: "reason", Usage: "why, for the history"},
+	}
+}
+
+func listCertificates(c *cli.Context) error {
+	hub, err := connect(c, false)
+	if err != nil {
+		return err
+	}
+	var all []apiv1.Certificate
+	for item, err := range client.All(c.Context, hub.Certificates, client.Page{Query: c.String("query")}) {
+		if err != nil {
+			return fmt.Errorf("list certificates: %w", err)
+		}
+		all = append(all, item)
+	}
+	return renderList(c, all, []string{"NAME", "STATE", "NAMES", "ISSUER", "EXPIRES", "SERVERS"}, func(x apiv1.Certificate) []string {
+		expires := "-"
+		if x.Issued != nil {
+			expires = day(x.Issued.NotAfter)
+		}
+		return []string{x.Name, string(x.State), strings.Join(x.Names, ","), x.Issuer, expires, deployedOf(x.Placed)}
+	})
+}
+
+// deployedOf counts deployments that are as they should be.
+func deployedOf(placed []apiv1.Deployment) string {
+	done := 0
+	for _, d := range placed {
+		if d.State == apiv1.DeploymentDeployed {
+			done++
+		}
+	}
+	return fmt.Sprintf("%d/%d", done, len(placed))
+}
+
+func showCertificate(c *cli.Context) error {
+	name, err := argument(c, "certificate")
+	if err != nil {
+		return err
+	}
+	hub, err := connect(c, false)
+	if err != nil {
+		return err
+	}
+	x, err := hub.Certificate(c.Context, name)
+	if err != nil {
+		return fmt.Errorf("show certificate %s: %w", name, err)
+	}
+	history, err := hub.CertificateHistory(c.Context, name, client.Page{Limit: 10})
+	if err != nil {
+		return fmt.Errorf("show history of certificate %s: %w", name, err)
+	}
+	type shown struct {
+		apiv1.Certificate
+		History []apiv1.Commit `json:"history"`
+	}
+	return render(c, shown{x, history.Items}, func(w io.Writer) { printCertificate(w, x, history.Items) })
+}
+
+func printCertificate(w io.Writer, x apiv1.Certificate, history []apiv1.Commit) {
+	row := rows(w)
+	row("name", x.Name)
+	row("state", string(x.State))
+	row("names", strings.Join(x.Names, " "))
+	row("issuer", x.Issuer)
+	if x.Issued != nil {
+		row("serial", x.Issued.Serial)
+		row("valid", day(x.Issued.NotBefore)+" to "+day(x.Issued.NotAfter))
+		row("leaf", x.Issued.LeafSHA256)
+	}
+	if x.Paused {
+		row("paused", x.PausedReason+" (certferry cert resume "+x.Name+" ends it)")
+	}
+	if x.RenewAt != nil {
+		row("renew at", x.RenewAt.Format(time.RFC3339))
+	}
+	if x.Job != nil && x.Job.State != apiv1.JobDone {
+		row("job", strings.TrimSpace(fmt.Sprintf("%s, attempt %d %s", x.Job.State, x.Job.Attempts, x.Job.Error)))
+	}
+	printDeployments(w, x.Placed)
+	printHistory(w, history)
+}
+
+func createCommand() *cli.Command {
+	return &cli.Command{
+		Name: "create", Usage: "wish for a certificate", ArgsUsage: "NAME",
+		Description: "Example: certferry cert create --dns www.example.com --issuer private-ca --to web-1:nginx:site www",
+		Flags: append(waitFlags(),
+			&cli.StringSliceFlag{Name: "dns", Usage: "DNS `NAME`; repeat it for more (default: the certificate's own name)"},
+			&cli.StringFlag{Name: "issuer", Required: true, Usage: "`ISSUER` that signs it"},
+			&cli.StringFlag{Name: "key-type", Usage: "ecdsa-p256 (default), ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096"},
+			&cli.StringSliceFlag{Name: "to", Usage: "`SERVER:DEPLOYER:TARGET` that gets it; repeat it for more"},
+			&cli.StringSliceFlag{Name: "to-labels", Usage: "`SELECTOR:DEPLOYER:TARGET`, such as role=edge:nginx:site"},
+			&cli.StringFlag{Name: "challenge", Usage: "http-01 or dns-01, for an ACME issuer"},
+			&cli.StringFlag{Name: "method", Usage: "webroot, standalone or stateless, for http-01"},
+			&cli.StringFlag{Name: "webroot", Usage: "folder that port 80 serves, for the method webroot"},
+			&cli.StringFlag{Name: "hook", Usage: "acme.sh's DNS hook such as dns_cf, for dns-01"},
+			&cli.StringFlag{Name: "credential", Usage: "name of the hub's credential for the hook"},
+			&cli.IntFlag{Name: "days-before-expiry", Usage: "latest start of a renewal (default 15)"},
+			&cli.BoolFlag{Name: "keep-key", Usage: "keep the private key at renewals"},
+		),
+		Action: createCertificate,
+	}
+}
+
+func createCertificate(c *cli.Context) error {
+	name, err := argument(c, "certificate name")
+	if err != nil {
+		return err
+	}
+	spec := apiv1.CertificateSpec{
+		Name: name, Names: c.StringSlice("dns"), Issuer: c.String("issuer"), KeyType: c.String("key-type"),
+		DaysBeforeExpiry: c.Int("days-before-expiry"), KeepKey: c.Bool("keep-key"),
+	}
+	if len(spec.Names) == 0 {
+		spec.Names = []string{name}
+	}
+	if c.IsSet("challenge") {
+		spec.Challenge = &apiv1.Challenge{
+			Type: c.String("challenge"), Method: c.String("method"), Webroot: c.String("webroot"),
+			Hook: c.String("hook"), Credential: c.String("credential"),
+		}
+	}
+	if spec.Deployments, err = placements(c.StringSlice("to"), c.StringSlice("to-labels")); err != nil {
+		return err
+	}
+	hub, err := connect(c, false)
+	if err != nil {
+		return err
+	}
+	x, err := hub.CreateCertificate(c.Context, spec)
+	if err != nil {
+		return fmt.Errorf("create certificate %s: %w", name, err)
+	}
+	if c.Bool("wait") {
+		if x, err = waitForCertificate(c, hub, name, ""); err != nil {
+			return err
+		}
+	}
+	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
+}
+
+// placements reads SERVER:DEPLOYER:TARGET; a selector may hold colons nowhere, so the last two are the borders.
+func placements(servers, selectors []string) ([]apiv1.Placement, error) {
+	var all []apiv1.Placement
+	split := func(text string) (who, deployer, target string, err error) {
+		parts := strings.Split(text, ":")
+		if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
+			return "", "", "", usageError{fmt.Errorf("read deployment %q: it reads SERVER:DEPLOYER:TARGET, such as web-1:nginx:site", text)}
+		}
+		return parts[0], parts[1], parts[2], nil
+	}
+	for _, text := range servers {
+		server, deployer, target, err := split(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, apiv1.Placement{Server: server, Deployer: deployer, Target: target})
+	}
+	for _, text := range selectors {
+		selector, deployer, target, err := split(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, apiv1.Placement{Selector: selector, Deployer: deployer, Target: target})
+	}
+	return all, nil
+}
+
+func renewCertificate(c *cli.Context) error {
+	name, err := argument(c, "certificate")
+	if err != nil {
+		return err
+	}
+	hub, err := connect(c, false)
+	if err != nil {
+		return err
+	}
+	before, err := hub.Certificate(c.Context, name)
+	if err != nil {
+		return fmt.Errorf("renew certificate %s: %w", name, err)
+	}
+	job, err := hub.RenewCertificate(c.Context, name, apiv1.RenewRequest{Reason: c.String("reason")})
+	if err != nil {
+		return fmt.Errorf("renew certificate %s: %w", name, err)
+	}
+	if !c.Bool("wait") {
+		return render(c, job, func(w io.Writer) { _, _ = fmt.Fprintf(w, "job %s: %s\n", job.ID, job.State) })
+	}
+	old := ""
+	if before.Issued != nil {
+		old = before.Issued.LeafSHA256
+	}
+	x, err := waitForCertificate(c, hub, name, old)
+	if err != nil {
+		return err
+	}
+	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
+}
+
+// waitForCertificate waits until another leaf than old is issued and every placement reported on it.
+func waitForCertificate(c *cli.Context, hub *client.Client, name, old string) (apiv1.Certificate, error) {
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		x, err := hub.Certificate(ctx, name)
+		if err != nil {
+			return x, fmt.Errorf("wait for certificate %s: %w", name, err)
+		}
+		if x.Job != nil && x.Job.State == apiv1.JobFailed {
+			return x, fmt.Errorf("issue certificate %s: %s", name, x.Job.Error)
+		}
+		done, failed := settled(x, old)
+		if failed != nil {
+			return x, fmt.Errorf("deploy certificate %s on %s: %s at %s: %s", name, failed.Server, failed.State, failed.Phase, failed.Detail)
+		}
+		if done {
+			return x, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return x, fmt.Errorf("wait for certificate %s: %w; it goes on without you: certferry cert show %s", name, ctx.Err(), name)
+		}
+	}
+}
+
+func settled(x apiv1.Certificate, old string) (done bool, failed *apiv1.Deployment) {
+	if x.Issued == nil || x.Issued.LeafSHA256 == old {
+		return false, nil
+	}
+	for _, d := range x.Placed {
+		switch {
+		case d.WantLeafSHA256 != x.Issued.LeafSHA256 || d.State == apiv1.DeploymentPending:
+			return false, nil
+		case d.State != apiv1.DeploymentDeployed:
+			return false, &d
+		}
+	}
+	return true, nil
+}
+
+func rollbackCertificate(c *cli.Context) error {
+	name, err := argument(c, "certificate")
+	if err != nil {
+		return err
+	}
+	hub, err := connect(c, false)
+	if err != nil {
+		return err
+	}
+	x, err := hub.RollbackCertificate(c.Context, name, apiv1.RollbackRequest{Commit: c.String("to"), Reason: c.String("reason")})
+	if err != nil {
+		return fmt.Errorf("roll back certificate %s: %w", name, err)
+	}
+	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
+}
+
+func resumeCertificate(c *cli.Context) error {
+	name, err := argument(c, "certificate")
+	if err != nil {
+		return err
+	}
+	hub, err := connect(c, false)
+	if err != nil {
+		return err
+	}
+	before, err := hub.Certificate(c.Context, name)
+	if err != nil {
+		return fmt.Errorf("resume certificate %s: %w", name, err)
+	}
+	if !before.Paused {
+		return errors.Join(errNothingToDo, fmt.Errorf("certificate %s is not paused", name))
+	}
+	x, err := hub.ResumeCertificate(c.Context, name)
+	if err != nil {
+		return fmt.Errorf("resume certificate %s: %w", name, err)
+	}
+	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
+}
