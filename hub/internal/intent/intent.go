@@ -18,9 +18,9 @@ var errUnfinished = errors.New("not built yet")
 // Service writes intent. Its errors that a caller can mend are *hub.Error.
 type Service struct{}
 
-// CreateCertificate writes certificates/<name>.yaml and returns the commit of main.
-func (s *Service) CreateCertificate(ctx context.Context, actor hub.Principal, requestID string, spec apiv1.CertificateSpec) (string, error) {
-	return "", errUnfinished
+// CreateCertificate writes certificates/<name>.yaml.
+func (s *Service) CreateCertificate(ctx context.Context, actor hub.Principal, requestID string, spec apiv1.CertificateSpec) error {
+	return errUnfinished
 }
 
 // RenewCertificate queues a job that issues the certificate again, or answers the one that is active.
@@ -28,15 +28,15 @@ func (s *Service) RenewCertificate(ctx context.Context, actor hub.Principal, req
 	return hub.Job{}, errUnfinished
 }
 
-// RollbackCertificate brings back an earlier issue of the certificate and pauses its renewal; req.Commit is a
-// commit of main, the issue before the present one when empty.
-func (s *Service) RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name string, req apiv1.RollbackRequest) (string, error) {
-	return "", errUnfinished
+// RollbackCertificate brings back an earlier issue of the certificate and pauses its renewal; commit is one of
+// main, the issue before the present one when empty.
+func (s *Service) RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error {
+	return errUnfinished
 }
 
 // ResumeCertificate ends the pause of a certificate's renewal.
-func (s *Service) ResumeCertificate(ctx context.Context, actor hub.Principal, requestID, name string) (string, error) {
-	return "", errUnfinished
+func (s *Service) ResumeCertificate(ctx context.Context, actor hub.Principal, requestID, name string) error {
+	return errUnfinished
 }
 
 // EnsureServer writes servers/<name>.yaml where it is absent; a server that is there stays as it is.
@@ -44,12 +44,12 @@ func (s *Service) EnsureServer(ctx context.Context, name string, labels map[stri
 	return errUnfinished
 }
 
-// RollbackServer holds the server at req.Commit of its own branch, the one before the present one when empty.
-func (s *Service) RollbackServer(ctx context.Context, actor hub.Principal, requestID, name string, req apiv1.RollbackRequest) (string, error) {
-	return "", errUnfinished
+// RollbackServer holds the server at commit of its own branch, the one before the present one when empty.
+func (s *Service) RollbackServer(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error {
+	return errUnfinished
 }
 
 // ResumeServer ends the hold of a server.
-func (s *Service) ResumeServer(ctx context.Context, actor hub.Principal, requestID, name string) (string, error) {
-	return "", errUnfinished
+func (s *Service) ResumeServer(ctx context.Context, actor hub.Principal, requestID, name string) error {
+	return errUnfinished
 }

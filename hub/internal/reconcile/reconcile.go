@@ -5,12 +5,7 @@
 // process can be killed between any two instructions and goes on where it was when it starts again.
 package reconcile
 
-import (
-	"context"
-	"time"
-
-	"github.com/certferry/certferry/gitstore/manifest"
-)
+import "context"
 
 // Reconciler runs the loop.
 type Reconciler struct{}
@@ -20,6 +15,3 @@ func (r *Reconciler) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
 // Trigger asks for a pass soon. It never blocks.
 func (r *Reconciler) Trigger() {}
-
-// RenewAt is when the renewal of an issued certificate falls due, pauses left aside.
-func RenewAt(want *manifest.Certificate, have *manifest.IssuedCertificate) time.Time { return time.Time{} }

@@ -1,0 +1,98 @@
+package reconcile
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/certferry/certferry/gitstore/manifest"
+)
+
+// When a certificate is renewed (shared/research/acme.md §8): a third of its lifetime before it expires, half of it
+// when it lives for less than shortLived, and defaultDays (or what the certificate says) before expiry where that
+// is earlier and leaves the certificate at least half of its life.
+const (
+	defaultDays = 15
+	day         = 24 * time.Hour
+	shortLived  = 10 * day
+)
+
+// Reasons why a certificate is due, as people read them in a job.
+const (
+	reasonNeverIssued = "not issued yet"
+	reasonNames       = "its names changed"
+	reasonKeyType     = "its key type changed"
+	reasonIssuer      = "its issuer changed"
+	reasonAge         = "its renewal time came"
+)
+
+// Due tells whether the certificate that want describes has to be issued at now, and why. have is what was issued
+// last, nil for nothing. A certificate whose renewal is paused is never due.
+func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.Time) (reason string, due bool) {
+	switch {
+	case want.Renewal.Paused:
+		return "", false
+	case have == nil:
+		return reasonNeverIssued, true
+	case !sameNames(want.Names, have.Names):
+		return reasonNames, true
+	case keyType(want.KeyType) != keyType(have.KeyType):
+		return reasonKeyType, true
+	case want.Issuer != have.Issuer:
+		return reasonIssuer, true
+	case !now.Before(RenewAt(want, have)):
+		return reasonAge, true
+	}
+	return "", false
+}
+
+// RenewAt is when the renewal of an issued certificate falls due, pauses left aside. Up to a twentieth of the time
+// that is left then is added, chosen by the leaf's hash: certificates issued in one hour are not all renewed in
+// one hour, and the answer stays the same however often it is asked.
+func RenewAt(want *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
+	left := timeLeft(have.NotAfter.Sub(have.NotBefore), want.Renewal.DaysBeforeExpiry)
+	return have.NotAfter.Add(-left - time.Duration(float64(left)/20*share(have.LeafSHA256)))
+}
+
+// timeLeft is how long before its expiry a certificate of the lifetime is renewed at the latest.
+func timeLeft(lifetime time.Duration, days int) time.Duration {
+	left := lifetime / 3
+	if lifetime < shortLived {
+		left = lifetime / 2
+	}
+	if days == 0 {
+		days = defaultDays
+	}
+	if fixed := time.Duration(days) * day; fixed < lifetime/2 {
+		left = max(left, fixed)
+	}
+	return left
+}
+
+// share maps a hex digest to [0, 1).
+func share(digest string) float64 {
+	if len(digest) < 8 {
+		return 0
+	}
+	n, err := strconv.ParseUint(digest[:8], 16, 32)
+	if err != nil {
+		return 0
+	}
+	return float64(n) / (1 << 32)
+}
+
+func keyType(name string) string {
+	if name == "" {
+		return "ecdsa-p256"
+	}
+	return name
+}
+
+// sameNames compares as sets: their order is a matter of taste.
+func sameNames(a, b []string) bool {
+	return slices.Equal(sortedSet(a), sortedSet(b))
+}
+
+func sortedSet(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
+}
