@@ -89,4 +89,3 @@ func (r *Repo) copyPack(w *packWriter, p *pack, seen map[Hash]struct{}) error {
 	}
 	return nil
 }
-
