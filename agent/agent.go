@@ -46,6 +46,10 @@ const (
 // ErrNotAllowed: the server's own policy does not allow it.
 var ErrNotAllowed = errors.New("not allowed by this server's policy")
 
+// ErrNotRunning: the server software of a target does not run, so that nothing can be tested or reloaded. The
+// agent never starts it.
+var ErrNotRunning = errors.New("the server is not running")
+
 // Deployment is one certificate to put at one target; it comes from a verified manifest.
 type Deployment struct {
 	Certificate string
@@ -119,14 +123,29 @@ type File struct {
 	Secret bool
 }
 
+// PairFiles is the layout of most software: the key in one file, leaf and chain in the other. The key comes first,
+// so that a crash between the two renames leaves the old certificate in its place.
+func PairFiles(t Target, b *bundle.Bundle) ([]File, error) {
+	key, err := b.KeyPEM()
+	if err != nil {
+		return nil, fmt.Errorf("encode the key for target %q: %w", t.Name, err)
+	}
+	return []File{
+		{Path: t.Key, Data: key, Secret: true},
+		{Path: t.Certificate, Data: b.FullChainPEM()},
+	}, nil
+}
+
 // Deployer knows one kind of server software. It never writes a file: package deploy alone stages, swaps and
 // rolls back, so that atomicity is proven once.
 type Deployer interface {
 	// Files says which bytes belong in which file for b at t, the order in which they are renamed into place.
 	Files(t Target, b *bundle.Bundle) ([]File, error)
-	// Test asks the software whether its configuration is good as it now stands on disk. It changes nothing.
+	// Test asks the software whether its configuration is good as it now stands on disk. It changes nothing. The
+	// error wraps ErrNotRunning if there is no running server to ask.
 	Test(ctx context.Context, t Target) error
-	// Reload makes the software read its files again and returns when it was told to; the probe proves it.
+	// Reload makes the software read its files again and returns when it did, as far as the software lets that be
+	// known; the probe proves the rest.
 	Reload(ctx context.Context, t Target) error
 }
 

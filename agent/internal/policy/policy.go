@@ -1,32 +1,194 @@
 // Package policy reads the file in which a server's administrator says what the agent may touch and run: the
-// targets, their files, and where a served certificate is looked at. No command and no path ever comes from the hub.
+// targets, their files, and where a served certificate is looked at. No command and no path ever comes from the
+// hub, so this file is the whole of what a hub in wrong hands could reach.
 package policy
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/probe"
 )
+
+// Path is where the policy stands unless the agent's configuration says otherwise.
+const Path = "/etc/certferry/policy.yaml"
+
+// maxSize caps the file: a policy of a thousand targets is smaller.
+const maxSize = 1 << 20
 
 // Policy is what one server allows.
 type Policy struct{ targets map[string]agent.Target }
 
-// Load reads the policy file at path. It refuses a file that somebody other than root or the running user owns
-// or may write.
-func Load(path string) (*Policy, error) { return nil, errors.New("load policy: not built yet") }
+// Load reads the policy file at path. Whoever may write that file is root on this server, so Load refuses one
+// that somebody other than root or the running user owns or may write, or could swap for another.
+func Load(path string) (*Policy, error) {
+	data, err := readTrusted(path)
+	if err != nil {
+		return nil, fmt.Errorf("load policy %s: %w", path, err)
+	}
+	p, err := Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("load policy %s: %w", path, err)
+	}
+	return p, nil
+}
 
-// Decode reads a policy from data.
-func Decode(data []byte) (*Policy, error) { return nil, errors.New("decode policy: not built yet") }
+func readTrusted(path string) ([]byte, error) {
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	if err := trusted(folder); err != nil {
+		return nil, fmt.Errorf("its folder %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) //nolint:gosec // the administrator names the file
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, errors.New("is a symbolic link; put the file itself here")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file")
+	}
+	if err := trusted(info); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, maxSize+1))
+}
+
+func trusted(info fs.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return errors.New("has no owner that could be checked")
+	}
+	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() {
+		return fmt.Errorf("belongs to user %d; it must belong to root (chown root)", uid)
+	}
+	if info.Mode().Perm()&0o022 != 0 && (!info.IsDir() || info.Mode()&fs.ModeSticky == 0) {
+		return fmt.Errorf("may be written by others (mode %04o); run chmod go-w", info.Mode().Perm())
+	}
+	return nil
+}
 
 // Target returns the target called target if it is one of the deployer called deployer, and an error that wraps
 // agent.ErrNotAllowed otherwise.
 func (p *Policy) Target(deployer, target string) (agent.Target, error) {
-	return agent.Target{}, agent.ErrNotAllowed
+	t, ok := p.targets[target]
+	if !ok {
+		return agent.Target{}, fmt.Errorf("target %q does not stand in the policy: %w", target, agent.ErrNotAllowed)
+	}
+	if t.Deployer != deployer {
+		return agent.Target{}, fmt.Errorf("target %q is for the deployer %q, not %q: %w", target, t.Deployer, deployer, agent.ErrNotAllowed)
+	}
+	return t, nil
 }
 
-// Allows says whether a certificate for names may be deployed at t; the error wraps agent.ErrNotAllowed.
-func Allows(t agent.Target, names []string) error { return nil }
+// Targets returns all targets, sorted by name.
+func (p *Policy) Targets() []agent.Target {
+	return slices.SortedFunc(maps.Values(p.targets), func(a, b agent.Target) int { return cmp.Compare(a.Name, b.Name) })
+}
 
-// Explain writes what p allows, for a person.
-func (p *Policy) Explain(w io.Writer) error { return nil }
+// Allows says whether a certificate for names may be deployed at t; the error wraps agent.ErrNotAllowed. A
+// wildcard in the policy allows itself and every name of one label more.
+func Allows(t agent.Target, names []string) error {
+	if len(t.Names) == 0 {
+		return nil
+	}
+	for _, name := range names {
+		_, parent, _ := strings.Cut(name, ".")
+		if !slices.Contains(t.Names, name) && !slices.Contains(t.Names, "*."+parent) {
+			return fmt.Errorf("name %q at target %q: %w", name, t.Name, agent.ErrNotAllowed)
+		}
+	}
+	return nil
+}
+
+// Explain writes what p allows, for the person who runs "policy check".
+func (p *Policy) Explain(w io.Writer) error {
+	for i, t := range p.Targets() {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if err := explain(w, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func explain(w io.Writer, t agent.Target) error {
+	mode := "as it is (0600 if new)"
+	if t.Mode != 0 {
+		mode = fmt.Sprintf("%04o", t.Mode)
+	}
+	rows := [][2]string{
+		{"writes certificate", t.Certificate},
+		{"writes key", t.Key},
+		{"key owner", cmp.Or(t.Owner, "as it is")},
+		{"key group", cmp.Or(t.Group, "as it is")},
+		{"key mode", mode},
+		{"for names", cmp.Or(strings.Join(t.Names, ", "), "any")},
+		{"looks at", lookedAt(t)},
+	}
+	switch t.Deployer {
+	case "nginx":
+		rows = append(rows, [2]string{"tests and reloads", "nginx" + instance(t.Nginx)})
+	default:
+		rows = append(rows, [2]string{"tests by", command(t.Test)}, [2]string{"reloads by", command(t.Reload)})
+	}
+	if _, err := fmt.Fprintf(w, "target %s (%s)\n", t.Name, t.Deployer); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if _, err := fmt.Fprintf(w, "  %-19s %s\n", row[0], row[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func lookedAt(t agent.Target) string {
+	if len(t.Probe.Addresses) == 0 {
+		return "nothing: what is served is not checked"
+	}
+	names := cmp.Or(strings.Join(t.Probe.ServerNames, ", "), "the certificate's names")
+	return fmt.Sprintf("%s as %s, for up to %s", strings.Join(t.Probe.Addresses, ", "), names, probe.Budget(t))
+}
+
+func instance(n agent.NginxTarget) string {
+	var b strings.Builder
+	for _, part := range [][2]string{{"binary", n.Binary}, {"config", n.Config}, {"prefix", n.Prefix}, {"pid file", n.PIDFile}} {
+		if part[1] != "" {
+			fmt.Fprintf(&b, ", %s %s", part[0], part[1])
+		}
+	}
+	if b.Len() == 0 {
+		return ", the one that runs"
+	}
+	return b.String()
+}
+
+func command(argv []string) string {
+	if len(argv) == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%q", argv)
+}
