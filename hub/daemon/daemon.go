@@ -7,12 +7,6 @@ import (
 	"errors"
 )
 
-// Config is the hub's configuration.
-type Config struct {
-	// DataDir holds everything that the hub keeps.
-	DataDir string `yaml:"data_dir"`
-}
-
 // Hub is a configured hub.
 type Hub struct{}
 

@@ -1,0 +1,331 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// EnvPrefix precedes the upper-case name of each key of the configuration in the environment. EnvConfig is the one
+// variable with that prefix that is not a key: it names the file.
+const (
+	EnvPrefix = "CERTFERRY_HUB_"
+	EnvConfig = EnvPrefix + "CONFIG"
+)
+
+// Config is the hub's configuration, /etc/certferry/hub.yaml. The zero value of each key is usable. Secrets never
+// stand in it: they are files that it names.
+type Config struct {
+	// DataDir holds everything that the hub keeps; /var/lib/certferry-hub by default.
+	DataDir string `yaml:"data_dir"`
+	// Listen is the address of API, Git and console; 127.0.0.1:8600 by default.
+	Listen string `yaml:"listen"`
+	// PublicURL is the hub's address as agents and people reach it; made from Listen by default.
+	PublicURL string `yaml:"public_url"`
+	// TLSCert and TLSKey are PEM files with which the listener speaks TLS; they are read again when they change.
+	TLSCert string `yaml:"tls_cert"`
+	TLSKey  string `yaml:"tls_key"`
+	// AllowPlainHTTP lets the listener speak plain HTTP beyond loopback, behind a proxy that speaks TLS.
+	AllowPlainHTTP bool `yaml:"allow_plain_http"`
+	// EmailDomain ends the addresses of commit authors; the host of PublicURL by default.
+	EmailDomain string `yaml:"email_domain"`
+
+	// SigningKey, EscrowKey and JWTKey are the hub's secret files, such as systemd credentials; below DataDir by
+	// default.
+	SigningKey string `yaml:"signing_key"`
+	EscrowKey  string `yaml:"escrow_key"`
+	JWTKey     string `yaml:"jwt_key"`
+
+	// ACMEScript is the path of acme.sh; without it issuers of the type acmesh fail and say so.
+	ACMEScript string `yaml:"acme_script"`
+	// ACMEHooksDir holds acme.sh's DNS hooks; the folder dnsapi beside ACMEScript by default.
+	ACMEHooksDir string `yaml:"acme_hooks_dir"`
+	// ACMEDirectories are the directory URLs that issuers may use; Let's Encrypt's two by default.
+	ACMEDirectories []string `yaml:"acme_directories"`
+	// ACMECABundle holds the PEM roots that ACME servers must chain to; the system's own by default.
+	ACMECABundle string `yaml:"acme_ca_bundle"`
+	// ACMEStandalonePort is where acme.sh listens for the method standalone; 80 by default.
+	ACMEStandalonePort int `yaml:"acme_standalone_port"`
+	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
+	CredentialsDir string `yaml:"credentials_dir"`
+
+	// Workers is how many certificates are ordered at once; 4 by default.
+	Workers int `yaml:"workers"`
+	// ReconcileInterval is the longest time between two passes of the reconcile loop; 10s by default.
+	ReconcileInterval time.Duration `yaml:"reconcile_interval"`
+	// HeartbeatInterval is what agents are told; 60s by default.
+	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
+	// LogLevel is debug, info, warn or error; info by default. LogFormat is text or json; text by default.
+	LogLevel  string `yaml:"log_level"`
+	LogFormat string `yaml:"log_format"`
+}
+
+// LoadConfig reads the file at path, then the environment, whose variables win. A missing file is an error only
+// when required is set. Faults name the line and the key.
+func LoadConfig(path string, required bool, environ []string) (Config, error) {
+	var c Config
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !required:
+	case err != nil:
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	default:
+		if err := decodeStrict(data, &c); err != nil {
+			return Config{}, fmt.Errorf("read configuration %s: %w", path, err)
+		}
+	}
+	if err := c.setEnv(environ); err != nil {
+		return Config{}, err
+	}
+	if err := c.Complete(); err != nil {
+		return Config{}, fmt.Errorf("check configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// decodeStrict decodes one YAML document and refuses unknown keys.
+func decodeStrict(data []byte, c *Config) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	var te *yaml.TypeError
+	switch err := dec.Decode(c); {
+	case errors.Is(err, io.EOF): // an empty file: all defaults
+		return nil
+	case errors.As(err, &te):
+		faults := make([]string, len(te.Errors))
+		for i, text := range te.Errors {
+			faults[i] = unknownKey.ReplaceAllString(text, `unknown key "$1" (certferry-hub config keys lists them)`)
+		}
+		return errors.New(strings.Join(faults, "; "))
+	case err != nil:
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return errors.New("it holds more than one document")
+	}
+	return nil
+}
+
+// Keys lists the keys of the configuration in the order of their documentation.
+func Keys() []string {
+	var keys []string
+	for field := range reflect.TypeFor[Config]().Fields() {
+		keys = append(keys, field.Tag.Get("yaml"))
+	}
+	return keys
+}
+
+func (c *Config) setEnv(environ []string) error {
+	keys := Keys()
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		key, ours := strings.CutPrefix(name, EnvPrefix)
+		if !ours || name == EnvConfig {
+			continue
+		}
+		i := slices.Index(keys, strings.ToLower(key))
+		if i < 0 || key != strings.ToUpper(key) {
+			return fmt.Errorf("read environment variable %s: it is no key of the configuration (certferry-hub config keys lists them)", name)
+		}
+		if err := setField(reflect.ValueOf(c).Elem().Field(i), value); err != nil {
+			return fmt.Errorf("read environment variable %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// setField gives a field the value of an environment variable; lists are separated by commas.
+func setField(field reflect.Value, value string) error {
+	switch field.Interface().(type) {
+	case string:
+		field.SetString(value)
+	case []string:
+		field.Set(reflect.ValueOf(strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })))
+	case bool:
+		b, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("must be true or false")
+		}
+		field.SetBool(b)
+	case time.Duration:
+		d, err := time.ParseDuration(value)
+		if err != nil {
+			return errors.New("must be a duration such as 60s")
+		}
+		field.SetInt(int64(d))
+	case int:
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return errors.New("must be a whole number")
+		}
+		field.SetInt(int64(n))
+	}
+	return nil
+}
+
+// Complete puts defaults where nothing is set and checks the whole. A fault names its key.
+func (c *Config) Complete() error {
+	c.setDefaults()
+	return errors.Join(c.checkPaths(), c.checkListener(), c.checkNumbers())
+}
+
+func (c *Config) setDefaults() {
+	str := func(value *string, fallback string) {
+		if *value == "" {
+			*value = fallback
+		}
+	}
+	str(&c.DataDir, "/var/lib/certferry-hub")
+	str(&c.Listen, "127.0.0.1:8600")
+	if c.PublicURL == "" {
+		scheme := "http"
+		if c.TLSCert != "" {
+			scheme = "https"
+		}
+		c.PublicURL = scheme + "://" + c.Listen
+	}
+	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+	if u, err := url.Parse(c.PublicURL); err == nil {
+		str(&c.EmailDomain, u.Hostname())
+	}
+	str(&c.SigningKey, filepath.Join(c.DataDir, "keys", "signing.key"))
+	str(&c.EscrowKey, filepath.Join(c.DataDir, "keys", "escrow.key"))
+	str(&c.JWTKey, filepath.Join(c.DataDir, "jwt.key"))
+	str(&c.CredentialsDir, filepath.Join(c.DataDir, "credentials"))
+	if c.ACMEScript != "" {
+		str(&c.ACMEHooksDir, filepath.Join(filepath.Dir(c.ACMEScript), "dnsapi"))
+	}
+	if len(c.ACMEDirectories) == 0 {
+		c.ACMEDirectories = []string{
+			"https://acme-v02.api.letsencrypt.org/directory",
+			"https://acme-staging-v02.api.letsencrypt.org/directory",
+		}
+	}
+	num := func(value *int, fallback int) {
+		if *value == 0 {
+			*value = fallback
+		}
+	}
+	num(&c.ACMEStandalonePort, 80)
+	num(&c.Workers, 4)
+	if c.ReconcileInterval == 0 {
+		c.ReconcileInterval = 10 * time.Second
+	}
+	if c.HeartbeatInterval == 0 {
+		c.HeartbeatInterval = time.Minute
+	}
+	str(&c.LogLevel, "info")
+	str(&c.LogFormat, "text")
+}
+
+func fault(key, what string) error { return fmt.Errorf("%s: %s", key, what) }
+
+func (c *Config) checkPaths() error {
+	var faults []error
+	for _, p := range []struct{ key, value string }{
+		{"data_dir", c.DataDir},
+		{"tls_cert", c.TLSCert},
+		{"tls_key", c.TLSKey},
+		{"signing_key", c.SigningKey},
+		{"escrow_key", c.EscrowKey},
+		{"jwt_key", c.JWTKey},
+		{"acme_script", c.ACMEScript},
+		{"acme_hooks_dir", c.ACMEHooksDir},
+		{"acme_ca_bundle", c.ACMECABundle},
+		{"credentials_dir", c.CredentialsDir},
+	} {
+		if p.value != "" && !filepath.IsAbs(p.value) {
+			faults = append(faults, fault(p.key, "must be an absolute path"))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (c *Config) checkListener() error {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil || !validPort(port) {
+		return fault("listen", "must be an address and a port such as 127.0.0.1:8600")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return fault("tls_cert", "goes together with tls_key: set both or none")
+	}
+	if c.TLSCert == "" && !c.AllowPlainHTTP && !isLoopback(host) {
+		return fault("listen", "plain HTTP is spoken on loopback only: set tls_cert and tls_key, or allow_plain_http behind a proxy that speaks TLS")
+	}
+	u, err := url.Parse(c.PublicURL)
+	switch {
+	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+		return fault("public_url", "must be a URL such as https://hub.example.com")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "":
+		return fault("public_url", "must be scheme, host and port only")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()) && !c.AllowPlainHTTP:
+		return fault("public_url", "must start with https:// beyond loopback")
+	}
+	return nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return err == nil && n >= 0 && n <= 65535
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c *Config) checkNumbers() error {
+	var level slog.Level
+	var faults []error
+	for i, d := range c.ACMEDirectories {
+		if u, err := url.Parse(d); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			faults = append(faults, fault("acme_directories["+strconv.Itoa(i)+"]", "must be an https:// URL"))
+		}
+	}
+	for _, check := range []struct {
+		ok        bool
+		key, what string
+	}{
+		{c.Workers >= 1 && c.Workers <= 64, "workers", "must lie between 1 and 64"},
+		{c.ACMEStandalonePort >= 1 && c.ACMEStandalonePort <= 65535, "acme_standalone_port", "must be a port"},
+		{c.ReconcileInterval >= 100*time.Millisecond && c.ReconcileInterval <= time.Hour, "reconcile_interval", "must lie between 100ms and 1h"},
+		{c.HeartbeatInterval >= time.Second && c.HeartbeatInterval <= time.Hour, "heartbeat_interval", "must lie between 1s and 1h"},
+		{level.UnmarshalText([]byte(c.LogLevel)) == nil, "log_level", "must be debug, info, warn or error"},
+		{c.LogFormat == "text" || c.LogFormat == "json", "log_format", "must be text or json"},
+	} {
+		if !check.ok {
+			faults = append(faults, fault(check.key, check.what))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Logger returns the logger that the configuration asks for.
+func (c *Config) Logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
