@@ -1,0 +1,394 @@
+// This file reads, checks and writes the YAML documents of main.
+
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxDocument bounds a YAML document, in bytes.
+const maxDocument = 1 << 20
+
+// document is what all kinds have in common.
+type document interface {
+	Validate() error
+	setDefaults()
+}
+
+// DecodeCertificate reads certificates/<name>.yaml.
+func DecodeCertificate(data []byte) (*Certificate, error) {
+	c := new(Certificate)
+	return c, decodeYAML(data, c, "certificate")
+}
+
+// DecodeServer reads servers/<name>.yaml.
+func DecodeServer(data []byte) (*Server, error) {
+	s := new(Server)
+	return s, decodeYAML(data, s, "server")
+}
+
+// DecodeIssuer reads issuers/<name>.yaml.
+func DecodeIssuer(data []byte) (*Issuer, error) {
+	i := new(Issuer)
+	return i, decodeYAML(data, i, "issuer")
+}
+
+// DecodeIssued reads issued/<xx>/<name>/certificate.yaml.
+func DecodeIssued(data []byte) (*IssuedCertificate, error) {
+	c := new(IssuedCertificate)
+	return c, decodeYAML(data, c, "issued certificate")
+}
+
+// Encode writes the document in its canonical form, after Validate.
+func (c *Certificate) Encode() ([]byte, error) { return encodeYAML(c) }
+
+// Encode writes the document in its canonical form, after Validate.
+func (s *Server) Encode() ([]byte, error) { return encodeYAML(s) }
+
+// Encode writes the document in its canonical form, after Validate.
+func (i *Issuer) Encode() ([]byte, error) { return encodeYAML(i) }
+
+// Encode writes the document in its canonical form, after Validate.
+func (c *IssuedCertificate) Encode() ([]byte, error) { return encodeYAML(c) }
+
+// decodeYAML takes exactly one document without unknown or duplicate keys and without anchors, which could make a
+// small file large.
+func decodeYAML(data []byte, v document, kind string) error {
+	fault := func(err error) error { return fmt.Errorf("decode %s: %w", kind, err) }
+	if len(data) > maxDocument {
+		return fault(fmt.Errorf("more than %d bytes", maxDocument))
+	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(data, &tree); err != nil {
+		return fault(err)
+	}
+	if err := refuseAnchors(&tree); err != nil {
+		return fault(err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(v); errors.Is(err, io.EOF) {
+		return fault(errors.New("the file is empty"))
+	} else if err != nil {
+		return fault(err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return fault(errors.New("the file holds more than one document"))
+	}
+	v.setDefaults()
+	return v.Validate()
+}
+
+func refuseAnchors(node *yaml.Node) error {
+	if node.Kind == yaml.AliasNode || node.Anchor != "" {
+		return fmt.Errorf("line %d: anchors and aliases are not supported", node.Line)
+	}
+	for _, child := range node.Content {
+		if err := refuseAnchors(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func encodeYAML(v document) ([]byte, error) {
+	v.setDefaults()
+	if err := v.Validate(); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	enc := yaml.NewEncoder(&out)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(v), enc.Close()); err != nil {
+		return nil, fmt.Errorf("encode document: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// faults collects what is wrong with one document.
+type faults struct {
+	kind string
+	errs []error
+}
+
+func (f *faults) add(key string, err error) {
+	if err != nil {
+		f.errs = append(f.errs, fmt.Errorf("check %s: %s: %w", f.kind, key, err))
+	}
+}
+
+func (f *faults) addText(key, what string) { f.add(key, errors.New(what)) }
+
+func (f *faults) header(apiVersion, kind, want, name string) {
+	if apiVersion != APIVersion {
+		f.addText("apiVersion", "must be "+APIVersion)
+	}
+	if kind != want {
+		f.addText("kind", "must be "+want)
+	}
+	f.add("name", ValidName(name))
+}
+
+func (f *faults) join() error { return errors.Join(f.errs...) }
+
+func (c *Certificate) setDefaults() {
+	if c.APIVersion == "" && c.Kind == "" {
+		c.APIVersion, c.Kind = APIVersion, KindCertificate
+	}
+}
+
+// Validate says everything that is wrong with the document, nil for nothing.
+func (c *Certificate) Validate() error {
+	f := &faults{kind: "certificate"}
+	f.header(c.APIVersion, c.Kind, KindCertificate, c.Name)
+	f.add("names", validNames(c.Names))
+	f.add("keyType", validKeyType(c.KeyType))
+	f.add("issuer", ValidName(c.Issuer))
+	if c.Challenge != nil {
+		f.add("challenge", c.Challenge.validate(c.Names))
+	}
+	if c.Renewal.DaysBeforeExpiry < 0 || c.Renewal.DaysBeforeExpiry > 365 {
+		f.addText("renewal.daysBeforeExpiry", "must lie between 0 and 365")
+	}
+	if k := c.Renewal.Key; k != "" && k != "new" && k != "keep" {
+		f.addText("renewal.key", "must be new or keep")
+	}
+	f.add("renewal.pausedReason", validText(c.Renewal.PausedReason))
+	seen := map[Placement]bool{}
+	for i, p := range c.Deployments {
+		key := fmt.Sprintf("deployments[%d]", i)
+		f.add(key, p.validate())
+		if seen[p] {
+			f.addText(key, "stands there twice")
+		}
+		seen[p] = true
+	}
+	return f.join()
+}
+
+func validKeyType(t string) error {
+	switch t {
+	case "", "ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096":
+		return nil
+	default:
+		return errors.New("must be ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
+	}
+}
+
+func (c *Challenge) validate(names []string) error {
+	switch c.Type {
+	case "http-01":
+		return c.validateHTTP(names)
+	case "dns-01":
+		if c.Method != "" || c.Webroot != "" {
+			return errors.New("dns-01 takes no method and no webroot")
+		}
+		if hook := strings.TrimPrefix(c.Hook, "dns_"); hook == c.Hook || ValidName(hook) != nil {
+			return errors.New("dns-01 needs acme.sh's hook, such as dns_cf")
+		}
+		if c.Credential != "" {
+			return ValidName(c.Credential)
+		}
+		return nil
+	default:
+		return errors.New("type must be http-01 or dns-01")
+	}
+}
+
+func (c *Challenge) validateHTTP(names []string) error {
+	if c.Hook != "" || c.Credential != "" {
+		return errors.New("http-01 takes no hook and no credential")
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "*.") {
+			return errors.New("a wildcard can be proven by dns-01 only")
+		}
+	}
+	switch c.Method {
+	case "webroot":
+		if !path.IsAbs(c.Webroot) || path.Clean(c.Webroot) != c.Webroot || c.Webroot == "/" || validText(c.Webroot) != nil {
+			return errors.New("webroot must be an absolute folder without . and ..")
+		}
+		return nil
+	case "standalone", "stateless":
+		if c.Webroot != "" {
+			return errors.New("webroot is for the method webroot only")
+		}
+		return nil
+	default:
+		return errors.New("method must be webroot, standalone or stateless")
+	}
+}
+
+func (p *Placement) validate() error {
+	switch {
+	case (p.Server == "") == (p.Selector == ""):
+		return errors.New("give either server or selector")
+	case p.Server != "" && ValidName(p.Server) != nil:
+		return fmt.Errorf("server: %w", ValidName(p.Server))
+	case ValidName(p.Deployer) != nil:
+		return fmt.Errorf("deployer: %w", ValidName(p.Deployer))
+	case ValidName(p.Target) != nil:
+		return fmt.Errorf("target: %w", ValidName(p.Target))
+	}
+	if p.Selector != "" {
+		if _, err := ParseSelector(p.Selector); err != nil {
+			return fmt.Errorf("selector: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) setDefaults() {
+	if s.APIVersion == "" && s.Kind == "" {
+		s.APIVersion, s.Kind = APIVersion, KindServer
+	}
+}
+
+// Validate says everything that is wrong with the document, nil for nothing.
+func (s *Server) Validate() error {
+	f := &faults{kind: "server"}
+	f.header(s.APIVersion, s.Kind, KindServer, s.Name)
+	if len(s.Labels) > 64 {
+		f.addText("labels", "must be at most 64")
+	}
+	for key, value := range s.Labels {
+		if !validLabelText(key) || value != "" && !validLabelText(value) {
+			f.addText("labels", "keys and values take letters, digits, dots, hyphens, underscores and slashes, 63 at most")
+		}
+	}
+	if h := s.Hold; h != nil {
+		if !isHex(h.Commit, 40) {
+			f.addText("hold.commit", "must have 40 lower-case hexadecimal digits")
+		}
+		if h.By == "" {
+			f.addText("hold.by", "is missing")
+		}
+		if !wholeUTC(h.Since) {
+			f.addText("hold.since", "must be whole seconds in UTC")
+		}
+		f.add("hold.by", validText(h.By))
+		f.add("hold.reason", validText(h.Reason))
+	}
+	return f.join()
+}
+
+func (i *Issuer) setDefaults() {
+	if i.APIVersion == "" && i.Kind == "" {
+		i.APIVersion, i.Kind = APIVersion, KindIssuer
+	}
+}
+
+// Validate says everything that is wrong with the document, nil for nothing.
+func (i *Issuer) Validate() error {
+	f := &faults{kind: "issuer"}
+	f.header(i.APIVersion, i.Kind, KindIssuer, i.Name)
+	switch i.Type {
+	case "acmesh":
+		if i.PrivateCA != nil {
+			f.addText("privateCA", "is for the type privateca only")
+		}
+		if i.ACME == nil {
+			f.addText("acme", "is missing")
+		} else {
+			f.add("acme", i.ACME.validate())
+		}
+	case "privateca":
+		if i.ACME != nil {
+			f.addText("acme", "is for the type acmesh only")
+		}
+		if i.PrivateCA != nil {
+			f.add("privateCA.lifetime", validLifetime(i.PrivateCA.Lifetime))
+		}
+	default:
+		f.addText("type", "must be privateca or acmesh")
+	}
+	return f.join()
+}
+
+func (a *ACMEIssuer) validate() error {
+	u, err := url.Parse(a.Directory)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(a.Directory, "'\"`$\\ "):
+		return errors.New("directory: must be a plain https URL")
+	case a.Email != "" && !validEmail(a.Email):
+		return errors.New("email: must be an address such as ops@example.com")
+	case !validOption(a.Profile):
+		return errors.New("profile: takes letters, digits, dots, hyphens and underscores only")
+	case !validChain(a.PreferredChain):
+		return errors.New("preferredChain: takes letters, digits, spaces, dots, hyphens and brackets only")
+	}
+	return nil
+}
+
+func validEmail(s string) bool {
+	local, domain, ok := strings.Cut(s, "@")
+	return ok && local != "" && len(s) <= 254 && strings.Contains(domain, ".") && ValidDNSName(domain) == nil &&
+		only(strings.ToLower(local), "abcdefghijklmnopqrstuvwxyz0123456789._+-")
+}
+
+func validOption(s string) bool {
+	return len(s) <= 64 && only(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789._-")
+}
+
+func validChain(s string) bool {
+	return len(s) <= 128 && only(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789 .-()")
+}
+
+// only says whether s consists of the characters of alphabet.
+func only(s, alphabet string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(alphabet, r) }) < 0
+}
+
+func validLifetime(s string) error {
+	if s == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Minute || d > 825*24*time.Hour {
+		return errors.New("must be a duration between 1m and 19800h, such as 2160h")
+	}
+	return nil
+}
+
+func (c *IssuedCertificate) setDefaults() {
+	if c.APIVersion == "" && c.Kind == "" {
+		c.APIVersion, c.Kind = APIVersion, KindIssuedCertificate
+	}
+}
+
+// Validate says everything that is wrong with the document, nil for nothing.
+func (c *IssuedCertificate) Validate() error {
+	f := &faults{kind: "issued certificate"}
+	f.header(c.APIVersion, c.Kind, KindIssuedCertificate, c.Name)
+	f.add("names", validNames(c.Names))
+	f.add("issuer", ValidName(c.Issuer))
+	f.add("keyType", validKeyType(c.KeyType))
+	if c.Serial == "" || len(c.Serial) > 64 || !only(c.Serial, "0123456789abcdef") {
+		f.addText("serial", "must be lower-case hexadecimal digits")
+	}
+	if !wholeUTC(c.NotBefore) || !wholeUTC(c.NotAfter) || !c.NotBefore.Before(c.NotAfter) {
+		f.addText("notBefore, notAfter", "must be whole seconds in UTC, one after the other")
+	}
+	if !isHex(c.LeafSHA256, 64) || !isHex(c.SPKISHA256, 64) {
+		f.addText("leafSha256, spkiSha256", "must have 64 lower-case hexadecimal digits")
+	}
+	return f.join()
+}
+
+// validText refuses what would break a line of a log or a commit message.
+func validText(s string) error {
+	if len(s) > 1024 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\u2028' || r == '\u2029' }) {
+		return errors.New("must be one line of at most 1024 characters")
+	}
+	return nil
+}
