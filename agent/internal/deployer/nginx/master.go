@@ -1,0 +1,123 @@
+// This file finds the one running master process that a target means.
+
+package nginx
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/certferry/certferry/agent"
+)
+
+// master finds the one running master that t means.
+func (d *Deployer) master(ctx context.Context, t agent.NginxTarget) (process, error) {
+	candidates, err := d.candidates(t)
+	if err != nil {
+		return process{}, err
+	}
+	var found []process
+	var reasons error
+	for _, p := range candidates {
+		if err := d.proc.checkMaster(p, t.Binary); err != nil {
+			reasons = errors.Join(reasons, err)
+			continue
+		}
+		same, err := d.matches(ctx, p, t)
+		if err != nil {
+			reasons = errors.Join(reasons, err)
+		} else if same {
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return process{}, errors.Join(fmt.Errorf("no nginx master process fits the policy; start nginx, or correct the target's nginx section: %w", agent.ErrNotRunning), reasons)
+	default:
+		pids := make([]int, len(found))
+		for i, p := range found {
+			pids[i] = p.pid
+		}
+		return process{}, fmt.Errorf("several nginx master processes run %v; name one by nginx.pidFile or nginx.config in the policy", pids)
+	}
+}
+
+func (d *Deployer) candidates(t agent.NginxTarget) ([]process, error) {
+	if t.PIDFile == "" {
+		all, err := d.proc.processes()
+		return slices.DeleteFunc(all, func(p process) bool { return !p.isMaster() }), err
+	}
+	pid, err := readPID(t.PIDFile)
+	if err != nil {
+		return nil, fmt.Errorf("read nginx's pid file: %w", errors.Join(err, agent.ErrNotRunning))
+	}
+	p, err := d.proc.process(pid)
+	if err != nil || !p.isMaster() {
+		return nil, fmt.Errorf("pid file %s names process %d, which is no nginx master: %w", t.PIDFile, pid, agent.ErrNotRunning)
+	}
+	return []process{p}, nil
+}
+
+// matches compares the prefix and the configuration that p uses with those that the policy names.
+func (d *Deployer) matches(ctx context.Context, p process, t agent.NginxTarget) (bool, error) {
+	if t.Prefix == "" && t.Config == "" {
+		return true, nil
+	}
+	o := p.options()
+	built := struct{ prefix, config string }{}
+	if o.prefix == "" || o.config == "" {
+		about, err := d.run(ctx, "", []string{d.proc.path(p.pid, "exe"), "-V"})
+		if err != nil {
+			return false, fmt.Errorf("ask nginx %d how it was built: %w", p.pid, err)
+		}
+		built.prefix = cmp.Or(buildOption(about, "prefix"), "/usr/local/nginx")
+		built.config = cmp.Or(buildOption(about, "conf-path"), "conf/nginx.conf")
+	}
+	cwd, err := os.Readlink(d.proc.path(p.pid, "cwd"))
+	if err != nil {
+		return false, fmt.Errorf("find the folder of nginx %d: %w", p.pid, err)
+	}
+	prefix := absolute(cwd, cmp.Or(o.prefix, built.prefix))
+	config := absolute(prefix, cmp.Or(o.config, built.config))
+	return (t.Prefix == "" || t.Prefix == prefix) && (t.Config == "" || t.Config == config), nil
+}
+
+var buildPattern = regexp.MustCompile(`--([a-z-]+)=(\S+)`)
+
+// buildOption finds an option of nginx's configure script in what "nginx -V" printed.
+func buildOption(about, name string) string {
+	for _, m := range buildPattern.FindAllStringSubmatch(about, -1) {
+		if m[1] == name {
+			return m[2]
+		}
+	}
+	return ""
+}
+
+func absolute(base, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(base, path)
+}
+
+func readPID(path string) (int, error) {
+	data, err := os.ReadFile(path) //nolint:gosec // the administrator names the file
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data[:min(len(data), 32)])))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("%s does not hold a process id", path)
+	}
+	return pid, nil
+}

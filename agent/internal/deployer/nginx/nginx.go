@@ -1,0 +1,173 @@
+// Package nginx is the deployer for nginx and its kin (OpenResty, Tengine, Angie).
+//
+// It works on the running master process: that process's own binary tests the configuration with that process's
+// own arguments, even after an upgrade replaced the binary on disk. A reload is a SIGHUP to that process, and is
+// believed only when a new worker process is there: nginx answers every signal with success and reports a failed
+// reload in its error log alone. The package never starts a server: one that the agent started would live in the
+// agent's cgroup and die with it.
+package nginx
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/gitstore/bundle"
+)
+
+const (
+	// reloadBudget is how long a new worker process may take. nginx tries for 2.5 seconds to bind a busy port;
+	// a configuration of a thousand certificates needs about one second.
+	reloadBudget = 8 * time.Second
+	firstPause   = 10 * time.Millisecond
+	longestPause = 100 * time.Millisecond
+)
+
+// Runner runs a program and returns the tail of its output; see deployer.Run.
+type Runner func(ctx context.Context, dir string, argv []string) (output string, err error)
+
+// Config is what New needs.
+type Config struct {
+	Run Runner
+	// ReloadBudget is how long to wait for a new worker process after a reload; 0 is 8 seconds.
+	ReloadBudget time.Duration
+	// Proc is the proc file system, "/proc" if empty.
+	Proc string
+}
+
+// Deployer is the deployer "nginx".
+type Deployer struct {
+	run    Runner
+	budget time.Duration
+	proc   procfs
+}
+
+// New returns a deployer for the nginx instances of this machine.
+func New(cfg Config) *Deployer {
+	d := &Deployer{run: cfg.Run, budget: cfg.ReloadBudget, proc: procfs(cfg.Proc)}
+	if d.budget <= 0 {
+		d.budget = reloadBudget
+	}
+	if d.proc == "" {
+		d.proc = "/proc"
+	}
+	return d
+}
+
+// Files implements agent.Deployer.
+func (d *Deployer) Files(t agent.Target, b *bundle.Bundle) ([]agent.File, error) {
+	return agent.PairFiles(t, b)
+}
+
+// Test implements agent.Deployer: the running master's binary reads the configuration as it stands on disk.
+func (d *Deployer) Test(ctx context.Context, t agent.Target) error {
+	m, err := d.master(ctx, t.Nginx)
+	if err != nil {
+		return &agent.StepError{Phase: agent.PhaseTest, Err: err}
+	}
+	exe := d.proc.path(m.pid, "exe")
+	cwd, err := os.Readlink(d.proc.path(m.pid, "cwd"))
+	if err != nil {
+		return &agent.StepError{Phase: agent.PhaseTest, Err: fmt.Errorf("find nginx's folder: %w", err)}
+	}
+	output, err := d.run(ctx, cwd, append([]string{exe, "-t", "-q"}, m.options().arguments()...))
+	if err != nil {
+		return &agent.StepError{Phase: agent.PhaseTest, Output: output, Err: fmt.Errorf("nginx refuses its configuration: %w", err)}
+	}
+	return nil
+}
+
+// Reload implements agent.Deployer: it signals the master and waits for a worker process that was not there
+// before.
+func (d *Deployer) Reload(ctx context.Context, t agent.Target) error {
+	if err := d.reload(ctx, t.Nginx); err != nil {
+		return &agent.StepError{Phase: agent.PhaseReload, Err: err}
+	}
+	return nil
+}
+
+func (d *Deployer) reload(ctx context.Context, t agent.NginxTarget) error {
+	m, err := d.master(ctx, t)
+	if err != nil {
+		return err
+	}
+	before, err := d.workers(m)
+	if err != nil {
+		return err
+	}
+	if err := d.hangup(m); err != nil {
+		return fmt.Errorf("signal nginx master %d: %w", m.pid, err)
+	}
+
+	wait, cancel := context.WithTimeout(ctx, d.budget)
+	defer cancel()
+	for pause := firstPause; rest(wait, pause); pause = min(2*pause, longestPause) {
+		now, err := d.workers(m)
+		if err != nil {
+			return err
+		}
+		for id := range now {
+			if !before[id] {
+				return nil
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("nginx master %d started no new worker process within %s: it did not take its configuration; its error log says why", m.pid, d.budget)
+}
+
+// hangup signals exactly the process that m describes: the handle is taken first, then the process behind it is
+// looked at again, so that a process id that went to somebody else is never signalled.
+func (d *Deployer) hangup(m process) error {
+	handle, err := os.FindProcess(m.pid)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = handle.Release() }()
+	if again, err := d.proc.process(m.pid); err != nil || again.start != m.start {
+		return errGone
+	}
+	return handle.Signal(syscall.SIGHUP)
+}
+
+var errGone = fmt.Errorf("nginx master ended meanwhile: %w", agent.ErrNotRunning)
+
+type workerID struct {
+	pid   int
+	start uint64
+}
+
+// workers returns the worker processes of m that are not about to end.
+func (d *Deployer) workers(m process) (map[workerID]bool, error) {
+	if again, err := d.proc.process(m.pid); err != nil || again.start != m.start {
+		return nil, errGone
+	}
+	all, err := d.proc.processes()
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[workerID]bool)
+	for _, p := range all {
+		if p.ppid == m.pid && p.isWorker() {
+			ids[workerID{p.pid, p.start}] = true
+		}
+	}
+	return ids, nil
+}
+
+// rest waits for d and answers false if ctx ended first.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
