@@ -105,6 +105,8 @@ type JoinToken struct {
 
 // RegisterRequest is the body of POST /servers/register; the join token is its only authority.
 type RegisterRequest struct {
+	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
+
 	Token string `json:"token" minLength:"1" maxLength:"128"`
 	Name  string `json:"name" minLength:"1" maxLength:"100"`
 	// PublicKey is the agent's ASCII-armored OpenPGP public key.
@@ -128,6 +130,8 @@ type Registration struct {
 
 // Facts describe a machine; they are shown to people and never decide anything.
 type Facts struct {
+	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
+
 	Hostname  string   `json:"hostname,omitempty" maxLength:"256"`
 	OS        string   `json:"os,omitempty" maxLength:"256"`
 	Kernel    string   `json:"kernel,omitempty" maxLength:"256"`
@@ -143,6 +147,8 @@ type Facts struct {
 
 // HeartbeatRequest is the body of POST /servers/heartbeat.
 type HeartbeatRequest struct {
+	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
+
 	// Counter grows by one with each heartbeat of one agent identity.
 	Counter uint64 `json:"counter"`
 	// Commit and Generation are the state the agent holds; empty and 0 before the first deployment.
@@ -195,6 +201,8 @@ const (
 
 // ReportRequest is the body of POST /certificates/sync: what became of one commit on one server.
 type ReportRequest struct {
+	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
+
 	// ID is chosen by the agent; the same report sent twice counts once.
 	ID         string    `json:"id" minLength:"1" maxLength:"64"`
 	At         time.Time `json:"at"`
@@ -209,6 +217,8 @@ type ReportRequest struct {
 
 // DeploymentReport is the outcome of one certificate at one target.
 type DeploymentReport struct {
+	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
+
 	Certificate string          `json:"certificate" maxLength:"100"`
 	Target      string          `json:"target" maxLength:"100"`
 	State       DeploymentState `json:"state" enum:"deployed,rolled_back,refused,failed"`

@@ -125,7 +125,7 @@ func (c *Client) once(ctx context.Context, cl call, token string, body []byte, o
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("reach hub: %w", plainURLError(err))
+		return fmt.Errorf("%w: %w", ErrUnreachable, plainURLError(err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
@@ -176,7 +176,7 @@ func decode(res *http.Response, out any) error {
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil {
-		return fmt.Errorf("read answer: %w", plainURLError(err))
+		return fmt.Errorf("%w: read answer: %w", ErrUnreachable, err)
 	}
 	if len(data) > maxAnswer {
 		return fmt.Errorf("read answer: more than %d bytes", maxAnswer)
@@ -220,8 +220,8 @@ func retryable(ctx context.Context, err error) bool {
 	}
 	switch StatusOf(err) {
 	case 0:
-		// The network; an answer that cannot be read stays so.
-		return strings.HasPrefix(err.Error(), "reach hub: ") || strings.HasPrefix(err.Error(), "read answer: ")
+		// An answer that came but cannot be read stays so.
+		return errors.Is(err, ErrUnreachable)
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
