@@ -31,9 +31,6 @@ const (
 	maxPause = 10 * time.Second
 )
 
-// ErrUnreachable: the hub did not answer.
-var ErrUnreachable = errors.New("reach hub")
-
 // Config says which hub to talk to, and as whom.
 type Config struct {
 	// BaseURL is the hub's address, such as https://hub.example.com:8443.
@@ -183,7 +180,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // ErrUnreachable: no answer of the hub came, or not the whole of it.
-var ErrUnreachable = errors.New("hub is not reachable")
+var ErrUnreachable = errors.New("reach hub")
 
 // Error is an answer of the hub that is not a success.
 type Error struct {
