@@ -1,0 +1,266 @@
+// This file works out what a server shall hold: what is wanted, or what an earlier commit of its branch held.
+
+package gitstore
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certferry/certferry/gitstore/bundle"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+)
+
+// secondPrecision is how exact the times of a manifest are.
+const secondPrecision = time.Second
+
+// slot is one deployment to be, and where its bundle comes from.
+type slot struct {
+	deployment manifest.Deployment
+	// bundle is what is to be sealed; if nil, the sealed bundle of the held commit is used.
+	bundle *bundle.Bundle
+	held   *branchTip
+}
+
+// plan returns the slots in the order that a manifest has.
+func (p *publication) plan() ([]slot, error) {
+	var slots []slot
+	var err error
+	if p.state.HoldCommit != "" {
+		slots, err = p.planHold()
+	} else {
+		slots, err = p.planWanted()
+	}
+	slices.SortFunc(slots, func(a, b slot) int {
+		x, y := &a.deployment, &b.deployment
+		return cmp.Or(strings.Compare(x.Certificate, y.Certificate), strings.Compare(x.Deployer, y.Deployer),
+			strings.Compare(x.Target, y.Target))
+	})
+	return slots, err
+}
+
+func (p *publication) planWanted() ([]slot, error) {
+	slots := make([]slot, 0, len(p.state.Deployments))
+	leaves := map[string]string{}
+	for i := range p.state.Deployments {
+		w := &p.state.Deployments[i]
+		if w.Bundle == nil || w.Bundle.Leaf == nil || w.Bundle.Key == nil {
+			return nil, fmt.Errorf("%w: certificate %s: the bundle lacks its leaf or its key", ErrInvalid, w.Certificate)
+		}
+		leaf := w.Bundle.LeafSHA256()
+		if other, ok := leaves[w.Certificate]; ok && other != leaf {
+			return nil, fmt.Errorf("%w: certificate %s is wanted with two leaves", ErrInvalid, w.Certificate)
+		}
+		leaves[w.Certificate] = leaf
+		slots = append(slots, slot{bundle: w.Bundle, deployment: manifest.Deployment{
+			Certificate: w.Certificate, Deployer: w.Deployer, Target: w.Target, StepBack: w.StepBack,
+			Names: w.Bundle.Leaf.DNSNames, LeafSHA256: leaf, SPKISHA256: w.Bundle.SPKISHA256(),
+			NotBefore: w.Bundle.Leaf.NotBefore.UTC(), NotAfter: w.Bundle.Leaf.NotAfter.UTC(),
+		}})
+	}
+	return slots, nil
+}
+
+// planHold repeats what HoldCommit held. A leaf that differs from the present one is a step back that is meant.
+func (p *publication) planHold() ([]slot, error) {
+	h, err := gitrepo.ParseHash(p.state.HoldCommit)
+	if err != nil {
+		return nil, fmt.Errorf("%w: commit to hold: %w", ErrInvalid, err)
+	}
+	foreign := fmt.Errorf("commit to hold: %s is not on the branch of %s: %w", h.Short(), p.state.Server, fs.ErrNotExist)
+	held, err := p.store.branchCommit(h)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, foreign
+	}
+	if err != nil {
+		return nil, fmt.Errorf("commit to hold: %w", err)
+	}
+	if p.tip == nil || held.manifest.Server != p.state.Server {
+		return nil, foreign
+	}
+	if ok, err := p.store.onBranch(p.tip.hash, h); err != nil || !ok {
+		return nil, errors.Join(foreign, err)
+	}
+	slots := make([]slot, 0, len(held.manifest.Deployments))
+	for i := range held.manifest.Deployments {
+		d := held.manifest.Deployments[i]
+		before := p.before(&d)
+		d.StepBack = before == nil || before.LeafSHA256 != d.LeafSHA256
+		slots = append(slots, slot{deployment: d, held: held})
+	}
+	return slots, nil
+}
+
+// onBranch tells whether h is tip or one of its ancestors.
+func (s *Store) onBranch(tip, h gitrepo.Hash) (bool, error) {
+	for at := tip; ; {
+		if at == h {
+			return true, nil
+		}
+		c, err := s.repo.Commit(at)
+		if err != nil || len(c.Parents) == 0 {
+			return false, err
+		}
+		at = c.Parents[0]
+	}
+}
+
+// sealed returns the slot's bundle sealed to the server.
+func (s *slot) sealed(p *publication) ([]byte, error) {
+	b := s.bundle
+	if b == nil && p.sealedAs(s.held.manifest) {
+		return p.store.repo.ReadFile(s.held.hash, s.deployment.Bundle)
+	}
+	if b == nil {
+		var err error
+		if b, err = p.store.recover(s.held, &s.deployment); err != nil {
+			return nil, err
+		}
+	}
+	h := bundle.Header{Certificate: s.deployment.Certificate, Server: p.state.Server, LeafSHA256: s.deployment.LeafSHA256}
+	return p.store.seal(h, b, p.state.Key)
+}
+
+// recover opens the hub's own copy of a bundle that a server held under another key. The commits of main that the
+// held state, and those before it, were made from are searched for the leaf.
+func (s *Store) recover(held *branchTip, d *manifest.Deployment) (*bundle.Bundle, error) {
+	log, err := s.repo.Log(held.hash, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range log {
+		at, err := s.branchCommit(c.Hash)
+		if err != nil {
+			return nil, err
+		}
+		b, err := s.openIssued(at.manifest.MainCommit, d.Certificate)
+		if err == nil && b.LeafSHA256() == d.LeafSHA256 {
+			return b, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("escrow copy of leaf %s: %w", shorten(d.LeafSHA256, 8), fs.ErrNotExist)
+}
+
+// message says what the commit changes.
+func (p *publication) message(m *manifest.Manifest) (string, error) {
+	changed, removed := p.difference(m)
+	subject := p.state.Subject
+	if subject == "" {
+		subject = p.subject(m, changed, removed)
+	}
+	var body strings.Builder
+	if len(changed)+len(removed) > 1 {
+		for _, d := range changed {
+			body.WriteString(describeDeployment(d) + "\n")
+		}
+		for _, name := range removed {
+			body.WriteString("remove " + name + "\n")
+		}
+	}
+	trailers := p.state.Trailers
+	if len(changed)+len(removed) <= maxListed {
+		for _, d := range changed {
+			trailers = withTrailer(trailers, TrailerCertificate, d.Certificate)
+		}
+		for _, name := range removed {
+			trailers = withTrailer(trailers, TrailerCertificate, name)
+		}
+	}
+	trailers = withTrailer(trailers, TrailerGeneration, fmt.Sprint(m.Generation))
+	trailers = withTrailer(trailers, TrailerHold, p.state.HoldCommit)
+	text := body.String()
+	if len(text) > maxBody {
+		text = text[:strings.LastIndexByte(text[:maxBody-4], '\n')+1] + "…"
+	}
+	return message(shorten(subject, maxSubject-8), text, p.state.Actor, trailers)
+}
+
+// maxListed is how many certificates a commit names one by one.
+const maxListed = 16
+
+// difference returns the deployments that put a leaf where it was not, one for each certificate, and the
+// certificates that are gone.
+func (p *publication) difference(m *manifest.Manifest) (changed []*manifest.Deployment, removed []string) {
+	now := map[string]bool{}
+	for i := range m.Deployments {
+		d := &m.Deployments[i]
+		now[d.Certificate] = true
+		if n := len(changed); n > 0 && changed[n-1].Certificate == d.Certificate {
+			continue
+		}
+		if before := p.before(d); before == nil || before.LeafSHA256 != d.LeafSHA256 {
+			changed = append(changed, d)
+		}
+	}
+	if p.tip == nil {
+		return changed, nil
+	}
+	for i := range p.tip.manifest.Deployments {
+		if name := p.tip.manifest.Deployments[i].Certificate; !now[name] && !slices.Contains(removed, name) {
+			removed = append(removed, name)
+		}
+	}
+	return changed, removed
+}
+
+// subject is the first line for what changed.
+func (p *publication) subject(m *manifest.Manifest, changed []*manifest.Deployment, removed []string) string {
+	held := p.heldBefore()
+	switch {
+	case p.state.HoldCommit != "" && p.state.HoldCommit != held:
+		return "hold at " + p.state.HoldCommit[:7]
+	case p.state.HoldCommit == "" && held != "":
+		return "resume"
+	case len(changed) == 1 && len(removed) == 0:
+		return describeDeployment(changed[0])
+	case len(changed) > 0:
+		return fmt.Sprintf("deploy %d certificates", len(changed))
+	case len(removed) == 1:
+		return "remove " + removed[0]
+	case len(removed) > 1:
+		return fmt.Sprintf("remove %d certificates", len(removed))
+	case p.tip == nil:
+		return "begin without certificates"
+	case p.tip.manifest.ServerKeyFpr != m.ServerKeyFpr:
+		return "seal to key " + m.ServerKeyFpr
+	case p.tip.manifest.KeyringVersion != m.KeyringVersion:
+		return fmt.Sprintf("take keyring version %d", m.KeyringVersion)
+	case !slices.EqualFunc(p.tip.manifest.Deployments, m.Deployments, func(a, b manifest.Deployment) bool { return samePlace(&a, &b) }):
+		return "change targets"
+	default:
+		return "refresh"
+	}
+}
+
+// heldBefore returns the commit at which the tip holds the server, as its trailers say.
+func (p *publication) heldBefore() string {
+	if p.tip == nil {
+		return ""
+	}
+	c, err := p.store.repo.Commit(p.tip.hash)
+	if err != nil {
+		return ""
+	}
+	for _, t := range Trailers(c.Message) {
+		if t.Key == TrailerHold {
+			return t.Value
+		}
+	}
+	return ""
+}
+
+func describeDeployment(d *manifest.Deployment) string {
+	verb := "deploy"
+	if d.StepBack {
+		verb = "step back to"
+	}
+	return fmt.Sprintf("%s %s: leaf %s until %s", verb, d.Certificate, shorten(d.LeafSHA256, 6), d.NotAfter.Format("2006-01-02"))
+}
