@@ -1,0 +1,262 @@
+package intent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
+)
+
+// minPrefix is how many digits of a commit are enough to name it.
+const minPrefix = 7
+
+// CreateCertificate writes certificates/<name>.yaml.
+func (s *Service) CreateCertificate(ctx context.Context, actor hub.Principal, requestID string, spec apiv1.CertificateSpec) error {
+	wish := certificateOf(spec)
+	a := act{actor, requestID, "create-certificate", spec.Name, gitstore.TrailerCertificate}
+	return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
+		if err := check(wish, snapshot); err != nil {
+			return gitstore.Change{}, err
+		}
+		path := manifest.CertificatePath(wish.Name)
+		if _, ok := snapshot.Certificates[wish.Name]; ok {
+			return gitstore.Change{}, conflict("a certificate of this name exists: choose another name, or look at it with certferry cert show")
+		}
+		if isFaulty(snapshot, path) {
+			return gitstore.Change{}, conflict("a certificate of this name stands on main, but its file cannot be read: mend it there first")
+		}
+		data, err := wish.Encode()
+		if err != nil {
+			return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", wish.Name, err)
+		}
+		return gitstore.Change{
+			Subject: fmt.Sprintf("add certificate %s: %s", wish.Name, summary(wish.Names)),
+			Edits:   []gitrepo.Edit{{Path: path, Data: data}},
+		}, nil
+	})
+}
+
+func isFaulty(snapshot *gitstore.Snapshot, path string) bool {
+	return slices.ContainsFunc(snapshot.Faults, func(f gitstore.Fault) bool { return f.Path == path })
+}
+
+// summary names the first of some names and counts the others.
+func summary(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	return fmt.Sprintf("%s and %d more", names[0], len(names)-1)
+}
+
+// RenewCertificate queues a job that issues the certificate again, or answers the one that is active.
+func (s *Service) RenewCertificate(ctx context.Context, actor hub.Principal, requestID, name, reason string) (hub.Job, error) {
+	reason, err := reasonOf(reason)
+	if err != nil {
+		return hub.Job{}, err
+	}
+	snapshot, err := s.cfg.Store.Snapshot()
+	if err != nil {
+		return hub.Job{}, fmt.Errorf("read main: %w", err)
+	}
+	wish, err := certificate(snapshot, name)
+	if err != nil {
+		return hub.Job{}, err
+	}
+	if wish.Renewal.Paused {
+		return hub.Job{}, conflict("the renewal of this certificate is paused: resume it first")
+	}
+	if reason == "" {
+		reason = "asked for by hand"
+	}
+	a := act{actor, requestID, "renew-certificate", name, gitstore.TrailerCertificate}
+	job, err := s.cfg.Jobs.EnqueueJob(ctx, hub.Job{Certificate: name, Actor: a.name(), Reason: reason}, s.event(a, reason))
+	if errors.Is(err, hub.ErrConflict) {
+		job, err = s.cfg.Jobs.LatestJob(ctx, name)
+	}
+	if err != nil {
+		return hub.Job{}, fmt.Errorf("queue renewal of %s: %w", name, err)
+	}
+	s.cfg.Changed()
+	return job, nil
+}
+
+// RollbackCertificate brings back an earlier issue of the certificate and pauses its renewal. commit is one of main,
+// as of which the issue is taken; empty means the issue before the present one.
+func (s *Service) RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error {
+	reason, err := reasonOf(reason)
+	if err != nil {
+		return err
+	}
+	a := act{actor, requestID, "rollback-certificate", name, gitstore.TrailerCertificate}
+	return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
+		wish, err := certificate(snapshot, name)
+		if err != nil {
+			return gitstore.Change{}, err
+		}
+		have, ok := snapshot.Issued[name]
+		if !ok {
+			return gitstore.Change{}, conflict("this certificate was never issued: there is nothing to go back to")
+		}
+		from, then, err := s.earlierIssue(name, commit, have)
+		if err != nil {
+			return gitstore.Change{}, err
+		}
+		if !s.cfg.Now().Before(then.NotAfter) {
+			return gitstore.Change{}, conflict("that issue expired on " + then.NotAfter.Format("2006-01-02") + ": renew instead, or name a later commit")
+		}
+		edits, err := s.restore(name, from)
+		if err != nil {
+			return gitstore.Change{}, err
+		}
+		paused := *wish
+		paused.Renewal.Paused = true
+		paused.Renewal.PausedReason = strings.TrimSuffix("rolled back by "+a.name()+": "+reason, ": ")
+		data, err := paused.Encode()
+		if err != nil {
+			return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", name, err)
+		}
+		return gitstore.Change{
+			Subject: fmt.Sprintf("roll back %s: leaf %s… until %s", name, then.LeafSHA256[:6], then.NotAfter.Format("2006-01-02")),
+			Body:    reason,
+			Edits:   append(edits, gitrepo.Edit{Path: manifest.CertificatePath(name), Data: data}),
+		}, nil
+	})
+}
+
+func certificate(snapshot *gitstore.Snapshot, name string) (*manifest.Certificate, error) {
+	wish, ok := snapshot.Certificates[name]
+	if !ok {
+		return nil, notFound("there is no such certificate: certferry cert ls lists them")
+	}
+	return wish, nil
+}
+
+// earlierIssue finds the commit whose issue is to be brought back, and that issue.
+func (s *Service) earlierIssue(name, commit string, have *manifest.IssuedCertificate) (gitrepo.Hash, *manifest.IssuedCertificate, error) {
+	history, err := s.cfg.Store.CertificateHistory(name, maxHistory)
+	if err != nil {
+		return gitrepo.Hash{}, nil, fmt.Errorf("read history of certificate %s: %w", name, err)
+	}
+	if commit != "" {
+		return s.namedIssue(name, commit, have, history)
+	}
+	// The history is walked from new to old. The present issue may stand in it twice, as after a rollback; what came
+	// before it first was issued is the issue before it.
+	var from gitrepo.Hash
+	var then *manifest.IssuedCertificate
+	for _, c := range history {
+		issued, err := s.issuedAt(name, c.Hash)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return gitrepo.Hash{}, nil, err
+		case issued.LeafSHA256 == have.LeafSHA256:
+			then = nil
+		case then == nil:
+			from, then = c.Hash, issued
+		}
+	}
+	if then == nil {
+		return gitrepo.Hash{}, nil, conflict("there is no earlier issue of this certificate to go back to")
+	}
+	return from, then, nil
+}
+
+// namedIssue is the issue as of the commit that somebody named.
+func (s *Service) namedIssue(
+	name, commit string, have *manifest.IssuedCertificate, history []*gitrepo.Commit,
+) (gitrepo.Hash, *manifest.IssuedCertificate, error) {
+	hashes := make([]gitrepo.Hash, len(history))
+	for i, c := range history {
+		hashes[i] = c.Hash
+	}
+	from, err := findCommit(hashes, commit, "certferry cert show lists the commits of this certificate")
+	if err != nil {
+		return gitrepo.Hash{}, nil, err
+	}
+	then, err := s.issuedAt(name, from)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return gitrepo.Hash{}, nil, conflict("as of that commit the certificate was not issued yet")
+	case err != nil:
+		return gitrepo.Hash{}, nil, err
+	case then.LeafSHA256 == have.LeafSHA256:
+		return gitrepo.Hash{}, nil, conflict("that commit holds the issue that is in use now")
+	}
+	return from, then, nil
+}
+
+// findCommit finds the one commit that starts with text.
+func findCommit(hashes []gitrepo.Hash, text, help string) (gitrepo.Hash, error) {
+	if len(text) < minPrefix {
+		return gitrepo.Hash{}, invalid("body.commit", "give at least 7 digits of the commit")
+	}
+	var found gitrepo.Hash
+	for _, h := range hashes {
+		if !strings.HasPrefix(h.String(), text) || h == found {
+			continue
+		}
+		if !found.IsZero() {
+			return gitrepo.Hash{}, invalid("body.commit", "more than one commit starts like this: give more digits")
+		}
+		found = h
+	}
+	if found.IsZero() {
+		return gitrepo.Hash{}, notFound("no such commit in the history: " + help)
+	}
+	return found, nil
+}
+
+func (s *Service) issuedAt(name string, commit gitrepo.Hash) (*manifest.IssuedCertificate, error) {
+	data, err := s.cfg.Files.ReadFile(commit, manifest.IssuedDir(name)+"/certificate.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("read issue of %s at %s: %w", name, commit.Short(), err)
+	}
+	return manifest.DecodeIssued(data)
+}
+
+// restore makes the edits that bring issued/<xx>/<name>/ back to what it was at commit.
+func (s *Service) restore(name string, commit gitrepo.Hash) ([]gitrepo.Edit, error) {
+	var edits []gitrepo.Edit
+	for _, file := range []string{"certificate.yaml", "chain.pem", "bundle.pgp"} {
+		path := manifest.IssuedDir(name) + "/" + file
+		data, err := s.cfg.Files.ReadFile(commit, path)
+		if err != nil {
+			return nil, fmt.Errorf("read issue of %s at %s: %w", name, commit.Short(), err)
+		}
+		edits = append(edits, gitrepo.Edit{Path: path, Data: data})
+	}
+	return edits, nil
+}
+
+// ResumeCertificate ends the pause of a certificate's renewal.
+func (s *Service) ResumeCertificate(ctx context.Context, actor hub.Principal, requestID, name string) error {
+	a := act{actor, requestID, "resume-certificate", name, gitstore.TrailerCertificate}
+	return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
+		wish, err := certificate(snapshot, name)
+		if err != nil {
+			return gitstore.Change{}, err
+		}
+		if !wish.Renewal.Paused {
+			return gitstore.Change{}, conflict("the renewal of this certificate is not paused")
+		}
+		resumed := *wish
+		resumed.Renewal.Paused, resumed.Renewal.PausedReason = false, ""
+		data, err := resumed.Encode()
+		if err != nil {
+			return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", name, err)
+		}
+		return gitstore.Change{
+			Subject: "resume renewal of " + name,
+			Edits:   []gitrepo.Edit{{Path: manifest.CertificatePath(name), Data: data}},
+		}, nil
+	})
+}
