@@ -1,0 +1,190 @@
+// This file keeps the queue of jobs. A job survives the process; a certificate has one active job at most.
+
+package database
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
+)
+
+type jobRow struct {
+	bun.BaseModel `bun:"table:jobs,alias:jobs"`
+
+	ID          string `bun:"id,pk"`
+	Certificate string `bun:"certificate"`
+	Actor       string `bun:"actor"`
+	Reason      string `bun:"reason"`
+	State       string `bun:"state"`
+	Attempts    int    `bun:"attempts"`
+	NotBefore   int64  `bun:"not_before"`
+	Error       string `bun:"error"`
+	ErrorClass  string `bun:"error_class"`
+	Commit      string `bun:"commit_hash"`
+	CreatedAt   int64  `bun:"created_at"`
+	UpdatedAt   int64  `bun:"updated_at"`
+}
+
+func (r *jobRow) job() hub.Job {
+	return hub.Job{
+		ID: r.ID, Certificate: r.Certificate, Actor: r.Actor, Reason: r.Reason, State: apiv1.JobState(r.State),
+		Attempts: r.Attempts, NotBefore: moment(r.NotBefore), Error: r.Error, ErrorClass: r.ErrorClass, Commit: r.Commit,
+		CreatedAt: moment(r.CreatedAt), UpdatedAt: moment(r.UpdatedAt),
+	}
+}
+
+// active is the condition of jobs that are not over.
+const active = "state IN ('queued', 'running', 'waiting')"
+
+// newJobID sorts by time and fits a file name.
+func newJobID(now time.Time) string {
+	return fmt.Sprintf("%013d-%s", now.UnixMilli(), strings.ToLower(rand.Text()[:12]))
+}
+
+// EnqueueJob queues a job for j.Certificate with j's actor and reason, unless one is active: then that one is
+// answered and created is false.
+func (db *DB) EnqueueJob(ctx context.Context, j hub.Job) (job hub.Job, created bool, err error) {
+	err = db.inTx(ctx, "queue job", func(ctx context.Context, tx bun.Tx) error {
+		row, err := one[jobRow](ctx, tx, "job", "certificate = ? AND "+active, j.Certificate)
+		if err == nil {
+			job = row.job()
+			return nil
+		}
+		if !errors.Is(err, hub.ErrNotFound) {
+			return err
+		}
+		now := db.now()
+		row = &jobRow{
+			ID: newJobID(now), Certificate: j.Certificate, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued),
+			NotBefore: millis(j.NotBefore), CreatedAt: millis(now), UpdatedAt: millis(now),
+		}
+		if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
+			return err
+		}
+		job, created = row.job(), true
+		return nil
+	})
+	return job, created, err
+}
+
+// HurryJob makes a waiting job due now, because a person asked for it.
+func (db *DB) HurryJob(ctx context.Context, id, actor, reason string) error {
+	_, err := db.write.NewUpdate().Model((*jobRow)(nil)).
+		Set("not_before = 0").Set("actor = ?", actor).Set("reason = ?", reason).Set("updated_at = ?", millis(db.now())).
+		Where("id = ? AND state IN ('queued', 'waiting')", id).Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("hurry job: %w", err)
+	}
+	return nil
+}
+
+// ClaimJob takes the oldest job that is due, makes it running and counts the attempt; found is false when none is.
+func (db *DB) ClaimJob(ctx context.Context) (job hub.Job, found bool, err error) {
+	err = db.inTx(ctx, "claim job", func(ctx context.Context, tx bun.Tx) error {
+		now := millis(db.now())
+		row := new(jobRow)
+		err := tx.NewSelect().Model(row).Where("state IN ('queued', 'waiting') AND not_before <= ?", now).
+			Order("not_before", "id").Limit(1).Scan(ctx)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		row.State, row.UpdatedAt = string(apiv1.JobRunning), now
+		row.Attempts++
+		if _, err := tx.NewUpdate().Model(row).Column("state", "updated_at", "attempts").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		job, found = row.job(), true
+		return nil
+	})
+	return job, found && err == nil, err
+}
+
+// SetJobCommit writes down which commit fulfils the job, before the branch moves.
+func (db *DB) SetJobCommit(ctx context.Context, id, commit string) error {
+	return db.updateJob(ctx, &jobRow{ID: id, Commit: commit}, "commit_hash")
+}
+
+// FinishJob ends the job with success.
+func (db *DB) FinishJob(ctx context.Context, id string) error {
+	return db.updateJob(ctx, &jobRow{ID: id, State: string(apiv1.JobDone)}, "state", "error", "error_class", "not_before")
+}
+
+// WaitJob puts the job off to retryAt after a failed attempt.
+func (db *DB) WaitJob(ctx context.Context, id string, retryAt time.Time, class, message string) error {
+	return db.updateJob(ctx, &jobRow{
+		ID: id, State: string(apiv1.JobWaiting), NotBefore: millis(retryAt), ErrorClass: class, Error: message,
+	}, "state", "not_before", "error", "error_class", "commit_hash")
+}
+
+// FailJob ends the job without success.
+func (db *DB) FailJob(ctx context.Context, id, class, message string) error {
+	return db.updateJob(ctx, &jobRow{ID: id, State: string(apiv1.JobFailed), ErrorClass: class, Error: message},
+		"state", "error", "error_class", "not_before")
+}
+
+func (db *DB) updateJob(ctx context.Context, row *jobRow, columns ...string) error {
+	row.UpdatedAt = millis(db.now())
+	result, err := db.write.NewUpdate().Model(row).Column(append(columns, "updated_at")...).WherePK().Exec(ctx)
+	if err := changed("change job", result, err); err != nil {
+		return fmt.Errorf("change job %s: %w", row.ID, err)
+	}
+	return nil
+}
+
+// RunningJobs lists the jobs that were running when the process last ended.
+func (db *DB) RunningJobs(ctx context.Context) ([]hub.Job, error) {
+	var rows []jobRow
+	if err := db.read.NewSelect().Model(&rows).Where("state = 'running'").Order("id").Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list running jobs: %w", err)
+	}
+	return convert(rows, (*jobRow).job), nil
+}
+
+// RequeueJob makes an interrupted job due again.
+func (db *DB) RequeueJob(ctx context.Context, id string) error {
+	return db.updateJob(ctx, &jobRow{ID: id, State: string(apiv1.JobQueued)}, "state", "not_before", "commit_hash")
+}
+
+// Job returns the job with this id.
+func (db *DB) Job(ctx context.Context, id string) (hub.Job, error) {
+	row, err := one[jobRow](ctx, db.read, "job", "id = ?", id)
+	if err != nil {
+		return hub.Job{}, err
+	}
+	return row.job(), nil
+}
+
+// Jobs lists jobs, newest first, from after the id after.
+func (db *DB) Jobs(ctx context.Context, after string, limit int) ([]hub.Job, error) {
+	var rows []jobRow
+	q := db.read.NewSelect().Model(&rows).Order("id DESC").Limit(int64(limit))
+	if after != "" {
+		q = q.Where("id < ?", after)
+	}
+	if err := q.Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	return convert(rows, (*jobRow).job), nil
+}
+
+// LatestJob returns the newest job of a certificate.
+func (db *DB) LatestJob(ctx context.Context, certificate string) (hub.Job, error) {
+	row := new(jobRow)
+	err := db.read.NewSelect().Model(row).Where("certificate = ?", certificate).Order("id DESC").Limit(1).Scan(ctx)
+	if err != nil {
+		return hub.Job{}, fmt.Errorf("read newest job: %w", classify(err))
+	}
+	return row.job(), nil
+}
