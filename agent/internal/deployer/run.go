@@ -31,9 +31,9 @@ const (
 // environment is all that a program gets to see of it.
 var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/"}
 
-// Run runs argv in the folder dir ("" is the root folder) and returns the tail of what it printed. The program must be an absolute
-// path to a file that only root and the running user can change. At the end of ctx, or after 30 seconds, the
-// program and all that it started are killed.
+// Run runs argv in the folder dir, "" being the root folder, and returns the tail of what it printed. The program
+// must be the absolute path of a file that only root and the running user can change. At the end of ctx, or after
+// 30 seconds, the program and all that it started are killed.
 func Run(ctx context.Context, dir string, argv []string) (output string, err error) {
 	if len(argv) == 0 {
 		return "", errors.New("run program: none named")
@@ -58,7 +58,7 @@ func Run(ctx context.Context, dir string, argv []string) (output string, err err
 
 	err = cmd.Run()
 	switch {
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		err = fmt.Errorf("run %s: stopped before it ended: %w", argv[0], ctx.Err())
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = nil // It ended well; something that it started still holds its output.

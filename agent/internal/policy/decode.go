@@ -157,7 +157,7 @@ func (s *targetSpec) target(name string) (agent.Target, error) {
 	if s == nil {
 		return agent.Target{}, errors.New("is empty")
 	}
-	if err := validName(name); err != nil {
+	if err := manifest.ValidName(name); err != nil {
 		return agent.Target{}, err
 	}
 	t := agent.Target{
@@ -242,9 +242,9 @@ func checkPath(key, path string) error {
 func isControl(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }
 
 func checkNames(key string, names []string) error {
-	for _, name := range names {
-		if err := validDNSName(name); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
+	for i, name := range names {
+		if err := manifest.ValidDNSName(name); err != nil {
+			return fmt.Errorf("%s, entry %d: %w", key, i+1, err)
 		}
 	}
 	return nil

@@ -142,8 +142,8 @@ func explain(w io.Writer, t agent.Target) error {
 	rows := [][2]string{
 		{"writes certificate", t.Certificate},
 		{"writes key", t.Key},
-		{"key owner", cmp.Or(t.Owner, "as it is")},
-		{"key group", cmp.Or(t.Group, "as it is")},
+		{"key owner", cmp.Or(t.Owner, "as it is (root if new)")},
+		{"key group", cmp.Or(t.Group, "as it is (root if new)")},
 		{"key mode", mode},
 		{"for names", cmp.Or(strings.Join(t.Names, ", "), "any")},
 		{"looks at", lookedAt(t)},

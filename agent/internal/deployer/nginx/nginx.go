@@ -98,6 +98,9 @@ func (d *Deployer) reload(ctx context.Context, t agent.NginxTarget) error {
 	if err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := d.hangup(m); err != nil {
 		return fmt.Errorf("signal nginx master %d: %w", m.pid, err)
 	}

@@ -1,0 +1,277 @@
+package nginx_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/deployer"
+	"github.com/certferry/certferry/agent/internal/deployer/deployertest"
+	"github.com/certferry/certferry/agent/internal/deployer/nginx"
+	"github.com/certferry/certferry/gitstore/bundle"
+)
+
+func newDeployer() *nginx.Deployer {
+	return nginx.New(nginx.Config{Run: deployer.Run, ReloadBudget: 2 * time.Second})
+}
+
+func harness(t *testing.T, b *bundle.Bundle) *deployertest.Harness {
+	s := deployertest.StartNginx(t, b)
+	return &deployertest.Harness{
+		Deployer: newDeployer(),
+		Server:   s,
+		Target: agent.Target{
+			Name: "site", Deployer: "nginx", Certificate: s.Certificate, Key: s.Key,
+			Nginx: agent.NginxTarget{Config: s.Config},
+		},
+		Break:       func(tb testing.TB) { s.WriteNginxConfig(tb, "no_such_directive on;") },
+		Jam:         func(tb testing.TB) { s.WriteNginxConfig(tb, "server { listen "+takenAddress(tb)+"; }") },
+		KnowsServer: true,
+	}
+}
+
+// takenAddress returns an address that somebody else listens at: nginx's test passes, its reload fails silently.
+func takenAddress(tb testing.TB) string {
+	tb.Helper()
+	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	deployertest.Program(t, "nginx")
+	deployertest.Run(t, harness)
+}
+
+// TestWhichMaster starts two instances and names one of them in each way that a policy can.
+func TestWhichMaster(t *testing.T) {
+	t.Parallel()
+	ca := deployertest.NewCA(t, time.Now())
+	one := deployertest.StartNginx(t, ca.Issue(t, deployertest.Name))
+	two := deployertest.StartNginx(t, ca.Issue(t, deployertest.Name))
+	two.WriteNginxConfig(t, "no_such_directive on;")
+
+	link := filepath.Join(t.TempDir(), "nginx")
+	if err := os.Symlink(one.Binary, link); err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(t.TempDir(), "nginx.pid")
+	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wrong := filepath.Join(t.TempDir(), "nginx.pid")
+	if err := os.WriteFile(wrong, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name    string
+		target  agent.NginxTarget
+		want    string // part of the error, empty for success
+		stopped bool
+	}{
+		{name: "config", target: agent.NginxTarget{Config: one.Config}},
+		{name: "prefix", target: agent.NginxTarget{Prefix: one.Dir}},
+		{name: "pid file", target: agent.NginxTarget{PIDFile: one.PIDFile}},
+		{name: "all", target: agent.NginxTarget{PIDFile: one.PIDFile, Prefix: one.Dir, Config: one.Config, Binary: one.Binary}},
+		{name: "binary by link", target: agent.NginxTarget{Config: one.Config, Binary: link}},
+		{name: "the other", target: agent.NginxTarget{Config: two.Config}, want: "no_such_directive"},
+		{name: "ambiguous", target: agent.NginxTarget{Binary: one.Binary}, want: "several nginx master processes run"},
+		{name: "none", target: agent.NginxTarget{Config: "/nowhere/nginx.conf"}, want: "start nginx", stopped: true},
+		{name: "other binary", target: agent.NginxTarget{Config: one.Config, Binary: "/usr/bin/env"}, want: "not the policy's /usr/bin/env", stopped: true},
+		{name: "no pid file", target: agent.NginxTarget{PIDFile: "/nowhere/nginx.pid"}, want: "pid file", stopped: true},
+		{name: "empty pid file", target: agent.NginxTarget{PIDFile: empty}, want: "does not hold a process id", stopped: true},
+		{name: "wrong pid file", target: agent.NginxTarget{PIDFile: wrong}, want: "which is no nginx master", stopped: true},
+		{name: "pid file and other config", target: agent.NginxTarget{PIDFile: one.PIDFile, Config: two.Config}, want: "start nginx", stopped: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := newDeployer().Test(t.Context(), agent.Target{Nginx: tt.target})
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			if errors.Is(err, agent.ErrNotRunning) != tt.stopped {
+				t.Errorf("error %v says not running: %v", err, !tt.stopped)
+			}
+		})
+	}
+}
+
+// TestReplacedBinary: after an upgrade removed the binary, the running master is tested by its own code.
+func TestReplacedBinary(t *testing.T) {
+	t.Parallel()
+	installed := deployertest.Program(t, "nginx")
+	binary := filepath.Join(t.TempDir(), "nginx")
+	if out, err := exec.Command("cp", installed, binary).CombinedOutput(); err != nil {
+		t.Fatalf("copy nginx: %v: %s", err, out)
+	}
+	ca := deployertest.NewCA(t, time.Now())
+	s := deployertest.StartNginxBinary(t, binary, ca.Issue(t, deployertest.Name))
+	if err := os.Remove(binary); err != nil {
+		t.Fatal(err)
+	}
+	target := agent.Target{Nginx: agent.NginxTarget{Config: s.Config, Binary: binary}}
+	d := newDeployer()
+	if err := d.Test(t.Context(), target); err != nil {
+		t.Error(err)
+	}
+	if err := d.Reload(t.Context(), target); err != nil {
+		t.Error(err)
+	}
+}
+
+// proc is a made-up /proc.
+type proc struct{ dir string }
+
+func newProc(t *testing.T) *proc {
+	t.Helper()
+	p := &proc{dir: t.TempDir()}
+	p.link(t, "self/ns/mnt", "mnt:[1]")
+	return p
+}
+
+func (p *proc) write(t *testing.T, name, content string) {
+	t.Helper()
+	path := filepath.Join(p.dir, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *proc) link(t *testing.T, name, target string) {
+	t.Helper()
+	path := filepath.Join(p.dir, name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Symlink(target, path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type fakeMaster struct{ title, exe, root, mnt, uid string }
+
+func (p *proc) master(t *testing.T, pid int, m fakeMaster) {
+	t.Helper()
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&m.title, "nginx: master process /usr/sbin/nginx")
+	def(&m.exe, "/usr/sbin/nginx")
+	def(&m.root, "/")
+	def(&m.mnt, "mnt:[1]")
+	def(&m.uid, fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", os.Geteuid()))
+	dir := strconv.Itoa(pid) + "/"
+	p.write(t, dir+"stat", fmt.Sprintf("%d (ngi) nx) S 1 %[1]d %[1]d 0 -1 4194560 1 1 0 0 0 0 0 0 20 0 1 0 777 1 1", pid))
+	p.write(t, dir+"cmdline", m.title+"\x00\x00")
+	p.write(t, dir+"status", "Name:\tnginx\nUid:\t"+m.uid+"\n")
+	p.link(t, dir+"exe", m.exe)
+	p.link(t, dir+"root", m.root)
+	p.link(t, dir+"cwd", "/")
+	p.link(t, dir+"ns/mnt", m.mnt)
+}
+
+// TestMasterChecks shows which processes the agent believes to be an nginx that it may ask.
+func TestMasterChecks(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		master fakeMaster
+		target agent.NginxTarget
+		argv   string // what is run, after the binary
+		want   string // part of the error
+	}{
+		{name: "plain", argv: "-t -q"},
+		{
+			name: "arguments", master: fakeMaster{title: "nginx: master process nginx -p /srv/a b -c conf/my nginx.conf -e stderr -g daemon on; user www;"},
+			argv: "-t -q -p /srv/a b -c conf/my nginx.conf -e stderr -g daemon on; user www;",
+		},
+		{name: "joined arguments", master: fakeMaster{title: "nginx: master process nginx -qc/etc/x.conf -p/srv"}, argv: "-t -q -p /srv -c /etc/x.conf"},
+		{
+			name: "relative paths", master: fakeMaster{title: "nginx: master process nginx -p srv -c conf/x.conf"},
+			target: agent.NginxTarget{Prefix: "/srv", Config: "/srv/conf/x.conf"}, argv: "-t -q -p srv -c conf/x.conf",
+		},
+		{name: "built-in paths", target: agent.NginxTarget{Prefix: "/usr/share/nginx", Config: "/etc/nginx/nginx.conf"}, argv: "-t -q"},
+		{name: "other built-in path", target: agent.NginxTarget{Config: "/opt/nginx.conf"}, want: "start nginx"},
+		{name: "openresty", master: fakeMaster{exe: "/usr/local/openresty/openresty"}, argv: "-t -q"},
+		{name: "replaced", master: fakeMaster{exe: "/usr/sbin/nginx (deleted)"}, target: agent.NginxTarget{Binary: "/usr/sbin/nginx"}, argv: "-t -q"},
+		{name: "liar", master: fakeMaster{exe: "/usr/bin/su"}, want: "runs /usr/bin/su"},
+		{name: "named otherwise", master: fakeMaster{exe: "/opt/web"}, target: agent.NginxTarget{Binary: "/opt/web"}, argv: "-t -q"},
+		{name: "somebody's", master: fakeMaster{uid: "12345\t12345\t12345\t12345"}, want: "does not belong to root"},
+		{name: "set-user-id", master: fakeMaster{uid: "12345\t0\t0\t0"}, want: "does not belong to root"},
+		{name: "no ids", master: fakeMaster{uid: "0"}, want: "does not belong to root"},
+		{name: "container", master: fakeMaster{mnt: "mnt:[2]"}, want: "container"},
+		{name: "chroot", master: fakeMaster{root: "/srv/jail"}, want: "chroot"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := newProc(t)
+			p.master(t, 41, tt.master)
+			p.write(t, "7/stat", "7 (short) S 1")
+			p.write(t, "8/stat", "8 (gone) Z 1 8 8 0 -1 4194560 1 1 0 0 0 0 0 0 20 0 1 0 777 1 1")
+			p.write(t, "9/stat", "9 (odd) S x 8 8 0 -1 4194560 1 1 0 0 0 0 0 0 20 0 1 0 777 1 1")
+			var ran []string
+			d := nginx.New(nginx.Config{Proc: p.dir, Run: func(_ context.Context, dir string, argv []string) (string, error) {
+				if len(argv) == 2 && argv[1] == "-V" {
+					return "configure arguments: --prefix=/usr/share/nginx --conf-path=/etc/nginx/nginx.conf", nil
+				}
+				ran = append([]string{dir}, argv...)
+				return "", nil
+			}})
+			err := d.Test(t.Context(), agent.Target{Nginx: tt.target})
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) || ran != nil {
+					t.Fatalf("error %v after running %q, want %q", err, ran, tt.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := strings.Join(ran, " "), "/ "+filepath.Join(p.dir, "41/exe")+" "+tt.argv; got != want {
+				t.Errorf("ran %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestUnreadableProc(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("boom")
+	run := func(context.Context, string, []string) (string, error) { return "", boom }
+	d := nginx.New(nginx.Config{Proc: filepath.Join(t.TempDir(), "none"), Run: run})
+	if err := d.Test(t.Context(), agent.Target{}); err == nil {
+		t.Error("a missing /proc is accepted")
+	}
+	for _, missing := range []string{"status", "exe", "root", "ns/mnt", "cwd"} {
+		p := newProc(t)
+		p.master(t, 41, fakeMaster{})
+		if err := os.Remove(filepath.Join(p.dir, "41", missing)); err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range []agent.NginxTarget{{}, {Prefix: "/usr/share/nginx"}} {
+			d := nginx.New(nginx.Config{Proc: p.dir, Run: run})
+			if err := d.Test(t.Context(), agent.Target{Nginx: target}); err == nil {
+				t.Errorf("a process without %s is accepted", missing)
+			}
+		}
+	}
+	p := newProc(t)
+	p.master(t, 41, fakeMaster{})
+	d = nginx.New(nginx.Config{Proc: p.dir, Run: run})
+	if err := d.Test(t.Context(), agent.Target{Nginx: agent.NginxTarget{Prefix: "/srv"}}); !errors.Is(err, boom) {
+		t.Errorf("error %v, want that of nginx -V", err)
+	}
+}
