@@ -150,10 +150,10 @@ type HeartbeatRequest struct {
 	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
 
 	// Counter grows by one with each heartbeat of one agent identity.
-	Counter uint64 `json:"counter"`
+	Counter uint64 `json:"counter" maximum:"9007199254740991"`
 	// Commit and Generation are the state the agent holds; empty and 0 before the first deployment.
 	Commit     string `json:"commit,omitempty" maxLength:"40"`
-	Generation uint64 `json:"generation,omitempty"`
+	Generation uint64 `json:"generation,omitempty" maximum:"9007199254740991"`
 	// Held says that the administrator rolled back on the server itself.
 	Held bool `json:"held,omitempty"`
 	// Status is ok, degraded or failed; Message says why in one line.
@@ -207,7 +207,7 @@ type ReportRequest struct {
 	ID         string    `json:"id" minLength:"1" maxLength:"64"`
 	At         time.Time `json:"at"`
 	Commit     string    `json:"commit" maxLength:"40"`
-	Generation uint64    `json:"generation"`
+	Generation uint64    `json:"generation" maximum:"9007199254740991"`
 	// Cause is poll, rollback (by the server's administrator) or recovery.
 	Cause       string             `json:"cause" enum:"poll,rollback,recovery"`
 	Deployments []DeploymentReport `json:"deployments" maxItems:"10000"`
@@ -227,7 +227,7 @@ type DeploymentReport struct {
 	LeafSHA256 string          `json:"leaf_sha256,omitempty" maxLength:"64" doc:"Leaf that a TLS client sees after the deployment."`
 	// Detail is the sentence for a person, the tail of the failing step's output included.
 	Detail         string `json:"detail,omitempty" maxLength:"4096"`
-	DurationMillis int64  `json:"duration_ms"`
+	DurationMillis int64  `json:"duration_ms" minimum:"0"`
 }
 
 // Server is a managed machine as people see it.

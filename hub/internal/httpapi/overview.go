@@ -1,0 +1,141 @@
+// Issuers, jobs, the audit history and the hub's figures.
+
+package httpapi
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
+)
+
+func (s *server) addOverview() {
+	add(s, operation{
+		id: "list-issuers", method: http.MethodGet, path: "/issuers", tag: "overview", summary: "List issuers",
+	}, s.listIssuers)
+	add(s, operation{
+		id: "list-jobs", method: http.MethodGet, path: "/jobs", tag: "overview", summary: "List jobs, newest first",
+	}, s.listJobs)
+	add(s, operation{
+		id: "get-job", method: http.MethodGet, path: "/jobs/{id}", tag: "overview", summary: "Show a job",
+	}, s.getJob)
+	add(s, operation{
+		id: "list-audit", method: http.MethodGet, path: "/audit", tag: "overview",
+		summary: "List the audit history, newest first",
+	}, s.listAudit)
+	add(s, operation{
+		id: "get-stats", method: http.MethodGet, path: "/stats", tag: "overview", summary: "Show the hub at a glance",
+	}, s.getStats)
+}
+
+func (s *server) listIssuers(ctx context.Context, _ *call, in *searchInput) (*listOutput[apiv1.Issuer], error) {
+	snap, err := s.cfg.Fleet.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	issuers := source[string]{
+		fetch: sorted(slices.Sorted(maps.Keys(snap.Issuers))),
+		key:   func(name string) string { return name },
+		keep:  holding(in.Query, func(name string) []string { return []string{name} }),
+	}
+	return list(ctx, issuers, in.PageInput, func(name string) (apiv1.Issuer, error) {
+		i := snap.Issuers[name]
+		v := apiv1.Issuer{Name: i.Name, Type: i.Type}
+		if i.ACME != nil {
+			v.Directory = i.ACME.Directory
+		}
+		return v, nil
+	})
+}
+
+func (s *server) listJobs(ctx context.Context, _ *call, in *PageInput) (*listOutput[apiv1.Job], error) {
+	jobs := source[hub.Job]{fetch: s.cfg.Data.Jobs, key: func(j hub.Job) string { return j.ID }}
+	return list(ctx, jobs, *in, func(j hub.Job) (apiv1.Job, error) { return viewJob(j), nil })
+}
+
+func (s *server) getJob(ctx context.Context, _ *call, in *IDInput) (*output[apiv1.Job], error) {
+	job, err := s.cfg.Data.Job(ctx, in.ID)
+	if err != nil {
+		return nil, named(err, "there is no job of this id")
+	}
+	return &output[apiv1.Job]{Body: viewJob(job)}, nil
+}
+
+func (s *server) listAudit(ctx context.Context, _ *call, in *PageInput) (*listOutput[apiv1.AuditEvent], error) {
+	events := source[hub.AuditEvent]{
+		fetch: func(ctx context.Context, after string, limit int) ([]hub.AuditEvent, error) {
+			before := int64(0)
+			if after != "" {
+				var err error
+				if before, err = strconv.ParseInt(after, 10, 64); err != nil || before < 1 {
+					return nil, invalid("query.after", "give next of the page before")
+				}
+			}
+			return s.cfg.Data.AuditEvents(ctx, before, limit)
+		},
+		key: func(e hub.AuditEvent) string { return strconv.FormatInt(e.Seq, 10) },
+	}
+	return list(ctx, events, *in, func(e hub.AuditEvent) (apiv1.AuditEvent, error) {
+		return apiv1.AuditEvent{
+			Seq: e.Seq, At: e.At.UTC(), Actor: e.Actor, Action: e.Action, Object: e.Object, Outcome: e.Outcome,
+			Address: e.Address, RequestID: e.RequestID, Detail: e.Detail, Hash: e.Hash,
+		}, nil
+	})
+}
+
+func (s *server) getStats(ctx context.Context, _ *call, _ *none) (*output[apiv1.Status], error) {
+	snap, err := s.cfg.Fleet.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	out := apiv1.Status{
+		Version: s.cfg.Version, RepoID: s.cfg.RepoID, MainCommit: snap.Commit, AsOf: s.cfg.Now().UTC(),
+		Certificates: map[apiv1.CertificateState]int{},
+	}
+	if out.Servers, err = s.countServers(ctx, snap); err != nil {
+		return nil, err
+	}
+	if out.Jobs, err = s.cfg.Data.CountJobs(ctx); err != nil {
+		return nil, err
+	}
+	for name, wish := range snap.Certificates {
+		job, err := s.latestJob(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		out.Certificates[s.stateOf(wish, snap.Issued[name], job)]++
+	}
+	return &output[apiv1.Status]{Body: out}, nil
+}
+
+// countServers counts by state, and those that are online or held whatever their state.
+func (s *server) countServers(ctx context.Context, snap *gitstore.Snapshot) (map[string]int, error) {
+	counts := map[string]int{
+		string(hub.ServerPending): 0, string(hub.ServerApproved): 0, string(hub.ServerDisabled): 0, "online": 0, "held": 0,
+	}
+	after := ""
+	for {
+		rows, err := s.cfg.Data.Servers(ctx, after, scanPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			counts[string(row.State)]++
+			if s.online(row) {
+				counts["online"]++
+			}
+			if wish := snap.Servers[row.Name]; row.Held || (wish != nil && wish.Hold != nil) {
+				counts["held"]++
+			}
+			after = row.Name
+		}
+		if len(rows) < scanPage {
+			return counts, nil
+		}
+	}
+}

@@ -1,0 +1,354 @@
+// Views: what people see, put together from what Git says should be and what the database says was seen.
+
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
+)
+
+const (
+	// historyDepth is how far back a history is shown.
+	historyDepth = 1000
+	// missedHeartbeats make a server offline.
+	missedHeartbeats = 3
+)
+
+// place is where a deployment stands; a server's policy gives each target one deployer.
+type place struct{ server, certificate, target string }
+
+// tip answers a server's branch, nil before its first commit.
+func (s *server) tip(name string) (*gitstore.Tip, error) {
+	tip, err := s.cfg.Fleet.ServerTip(name)
+	return tip, absentIsEmpty(err)
+}
+
+func absentIsEmpty(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, hub.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// named gives what does not exist a sentence.
+func named(err error, message string) error {
+	if errors.Is(err, hub.ErrNotFound) {
+		return &hub.Error{Class: hub.ErrNotFound, Message: message}
+	}
+	return err
+}
+
+func (s *server) online(row hub.Server) bool {
+	return !row.LastSeenAt.IsZero() && s.cfg.Now().Sub(row.LastSeenAt) <= missedHeartbeats*s.cfg.HeartbeatInterval
+}
+
+func (s *server) viewServer(ctx context.Context, snap *gitstore.Snapshot, row hub.Server) (apiv1.Server, error) {
+	v := apiv1.Server{
+		Name: row.Name, State: string(row.State), Fingerprint: row.Fingerprint, Labels: map[string]string{},
+		Facts: row.Facts, Online: s.online(row), LastSeenAt: stamp(row.LastSeenAt), Status: row.Status, Message: row.Message,
+		Held: row.Held, Commit: row.Commit, Generation: row.Generation, CreatedAt: row.CreatedAt.UTC(),
+	}
+	if wish := snap.Servers[row.Name]; wish != nil {
+		if wish.Labels != nil {
+			v.Labels = wish.Labels
+		}
+		if h := wish.Hold; h != nil {
+			v.Hold = &apiv1.Hold{Commit: h.Commit, Reason: h.Reason, By: h.By, Since: h.Since.UTC()}
+		}
+	}
+	tip, err := s.tip(row.Name)
+	if err != nil {
+		return apiv1.Server{}, err
+	}
+	if tip != nil {
+		v.WantCommit, v.WantGeneration = tip.Commit, tip.Manifest.Generation
+	}
+	seen, err := s.cfg.Data.ServerObservations(ctx, row.Name)
+	if err != nil {
+		return apiv1.Server{}, err
+	}
+	var wanted []apiv1.Deployment
+	for _, wish := range snap.Certificates {
+		for _, p := range wish.Deployments {
+			if placedOn(p, row.Name, v.Labels) {
+				wanted = append(wanted, wantedDeployment(snap, tip, row.Name, wish.Name, p))
+			}
+		}
+	}
+	v.Deployments = withSeen(withTip(wanted, row.Name, tip), seen)
+	return v, nil
+}
+
+// placedOn says whether a placement covers a server.
+func placedOn(p manifest.Placement, server string, labels map[string]string) bool {
+	if p.Server != "" {
+		return p.Server == server
+	}
+	selector, err := manifest.ParseSelector(p.Selector)
+	return err == nil && p.Selector != "" && selector.Matches(labels)
+}
+
+// wantedDeployment is what should stand at a place: what the server's branch says where it says something, else
+// what was issued last.
+func wantedDeployment(snap *gitstore.Snapshot, tip *gitstore.Tip, server, certificate string, p manifest.Placement) apiv1.Deployment {
+	d := apiv1.Deployment{
+		Server: server, Certificate: certificate, Deployer: p.Deployer, Target: p.Target, State: apiv1.DeploymentPending,
+	}
+	if issued := snap.Issued[certificate]; issued != nil {
+		d.WantLeafSHA256 = issued.LeafSHA256
+	}
+	if tip != nil {
+		for _, t := range tip.Manifest.Deployments {
+			if t.Certificate == certificate && t.Target == p.Target {
+				d.WantLeafSHA256 = t.LeafSHA256
+			}
+		}
+	}
+	return d
+}
+
+// withTip adds what the branch holds beside the present wishes: a server on hold keeps what it had.
+func withTip(wanted []apiv1.Deployment, server string, tip *gitstore.Tip) []apiv1.Deployment {
+	if tip == nil {
+		return wanted
+	}
+	for _, t := range tip.Manifest.Deployments {
+		known := slices.ContainsFunc(wanted, func(d apiv1.Deployment) bool {
+			return d.Certificate == t.Certificate && d.Target == t.Target
+		})
+		if !known {
+			wanted = append(wanted, apiv1.Deployment{
+				Server: server, Certificate: t.Certificate, Deployer: t.Deployer, Target: t.Target,
+				WantLeafSHA256: t.LeafSHA256, State: apiv1.DeploymentPending,
+			})
+		}
+	}
+	return wanted
+}
+
+// withSeen lays reports over wishes and sorts the outcome.
+func withSeen(wanted []apiv1.Deployment, seen []hub.Observation) []apiv1.Deployment {
+	at := make(map[place]hub.Observation, len(seen))
+	for _, o := range seen {
+		at[place{o.Server, o.Certificate, o.Target}] = o
+	}
+	out := make([]apiv1.Deployment, 0, len(wanted))
+	for _, d := range wanted {
+		if o, ok := at[place{d.Server, d.Certificate, d.Target}]; ok {
+			d = observed(d, o)
+		}
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b apiv1.Deployment) int {
+		return cmp.Or(strings.Compare(a.Certificate, b.Certificate), strings.Compare(a.Server, b.Server), strings.Compare(a.Target, b.Target))
+	})
+	return out
+}
+
+// observed adds a report to a wish. A success with another leaf than the wanted one is of an earlier commit: the
+// wish is pending still.
+func observed(d apiv1.Deployment, o hub.Observation) apiv1.Deployment {
+	d.State, d.Phase, d.LeafSHA256, d.Detail, d.Commit = o.State, o.Phase, o.LeafSHA256, o.Detail, o.Commit
+	d.ReportedAt = stamp(o.ReportedAt)
+	if o.State == apiv1.DeploymentDeployed && o.LeafSHA256 != d.WantLeafSHA256 {
+		d.State = apiv1.DeploymentPending
+	}
+	return d
+}
+
+func (s *server) viewCertificate(ctx context.Context, snap *gitstore.Snapshot, wish *manifest.Certificate) (apiv1.Certificate, error) {
+	v := apiv1.Certificate{
+		CertificateSpec: viewSpec(wish), Paused: wish.Renewal.Paused, PausedReason: wish.Renewal.PausedReason,
+	}
+	issued := snap.Issued[wish.Name]
+	if issued != nil {
+		v.Issued = &apiv1.Issued{
+			Serial: issued.Serial, Issuer: issued.Issuer, NotBefore: issued.NotBefore.UTC(), NotAfter: issued.NotAfter.UTC(),
+			LeafSHA256: issued.LeafSHA256, SPKISHA256: issued.SPKISHA256,
+		}
+		v.RenewAt = stamp(s.renewAt(wish, issued))
+	}
+	job, err := s.latestJob(ctx, wish.Name)
+	if err != nil {
+		return apiv1.Certificate{}, err
+	}
+	if job != nil {
+		j := viewJob(*job)
+		v.Job = &j
+	}
+	v.State = s.stateOf(wish, issued, job)
+	seen, err := s.cfg.Data.CertificateObservations(ctx, wish.Name)
+	if err != nil {
+		return apiv1.Certificate{}, err
+	}
+	placed, err := s.placements(snap, wish)
+	if err != nil {
+		return apiv1.Certificate{}, err
+	}
+	v.Placed = withSeen(placed, seen)
+	return v, nil
+}
+
+// placements are the places of a certificate on the servers that exist.
+func (s *server) placements(snap *gitstore.Snapshot, wish *manifest.Certificate) ([]apiv1.Deployment, error) {
+	var out []apiv1.Deployment
+	taken := map[place]bool{}
+	for _, p := range wish.Deployments {
+		for name, server := range snap.Servers {
+			at := place{name, wish.Name, p.Target}
+			if taken[at] || !placedOn(p, name, server.Labels) {
+				continue
+			}
+			taken[at] = true
+			tip, err := s.tip(name)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, wantedDeployment(snap, tip, name, wish.Name, p))
+		}
+	}
+	return out, nil
+}
+
+func viewSpec(wish *manifest.Certificate) apiv1.CertificateSpec {
+	v := apiv1.CertificateSpec{
+		Name: wish.Name, Names: wish.Names, KeyType: wish.KeyType, Issuer: wish.Issuer,
+		DaysBeforeExpiry: wish.Renewal.DaysBeforeExpiry, KeepKey: wish.Renewal.Key == "keep",
+	}
+	if c := wish.Challenge; c != nil {
+		v.Challenge = &apiv1.Challenge{
+			Type: c.Type, Method: c.Method, Webroot: c.Webroot, Hook: c.Hook, Credential: c.Credential,
+		}
+	}
+	for _, p := range wish.Deployments {
+		v.Deployments = append(v.Deployments, apiv1.Placement{
+			Server: p.Server, Selector: p.Selector, Deployer: p.Deployer, Target: p.Target,
+		})
+	}
+	return v
+}
+
+func (s *server) latestJob(ctx context.Context, certificate string) (*hub.Job, error) {
+	job, err := s.cfg.Data.LatestJob(ctx, certificate)
+	if errors.Is(err, hub.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &job, nil
+}
+
+func (s *server) renewAt(wish *manifest.Certificate, issued *manifest.IssuedCertificate) time.Time {
+	if s.cfg.RenewAt == nil {
+		return time.Time{}
+	}
+	return s.cfg.RenewAt(wish, issued)
+}
+
+// stateOf is the worst thing that a person should know of a certificate.
+func (s *server) stateOf(wish *manifest.Certificate, issued *manifest.IssuedCertificate, job *hub.Job) apiv1.CertificateState {
+	now := s.cfg.Now()
+	active := job != nil && (job.State == apiv1.JobQueued || job.State == apiv1.JobRunning || job.State == apiv1.JobWaiting)
+	failed := job != nil && job.State == apiv1.JobFailed
+	switch {
+	case issued != nil && !now.Before(issued.NotAfter):
+		return apiv1.CertificateExpired
+	case failed:
+		return apiv1.CertificateFailed
+	case issued == nil:
+		return apiv1.CertificatePending
+	case active:
+		return apiv1.CertificateRenewing
+	case wish.Renewal.Paused:
+		return apiv1.CertificatePaused
+	}
+	if due := s.renewAt(wish, issued); !due.IsZero() && !now.Before(due) {
+		return apiv1.CertificateExpiring
+	}
+	return apiv1.CertificateValid
+}
+
+func viewJob(j hub.Job) apiv1.Job {
+	v := apiv1.Job{
+		ID: j.ID, Kind: "issue", Certificate: j.Certificate, Reason: j.Reason, State: j.State, Attempts: j.Attempts,
+		Error: j.Error, ErrorClass: j.ErrorClass, CreatedAt: j.CreatedAt.UTC(), UpdatedAt: j.UpdatedAt.UTC(),
+	}
+	if j.State == apiv1.JobWaiting {
+		v.RetryAt = stamp(j.NotBefore)
+	}
+	return v
+}
+
+func viewCommit(c *gitrepo.Commit) apiv1.Commit {
+	subject, _, _ := strings.Cut(c.Message, "\n")
+	return apiv1.Commit{
+		Hash: c.Hash.String(), Subject: oneLine(subject), Author: oneLine(c.Author.Name), CommittedAt: c.Committer.When.UTC(),
+		Trailers: trailers(c.Message),
+	}
+}
+
+// trailers reads the last paragraph of a message where it is of lines "Key: Value".
+func trailers(message string) map[string]string {
+	_, last, ok := cutLast(strings.TrimRight(message, "\n"), "\n\n")
+	if !ok {
+		return nil
+	}
+	out := map[string]string{}
+	for line := range strings.SplitSeq(last, "\n") {
+		key, value, ok := strings.Cut(line, ": ")
+		if !ok || strings.ContainsAny(key, " \t") {
+			return nil
+		}
+		out[key] = oneLine(value)
+	}
+	return out
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// historyPage cuts one page out of a history; after is the hash of the last commit of the page before.
+func historyPage[C any](commits []C, in PageInput, view func(C) apiv1.Commit) (*listOutput[apiv1.Commit], error) {
+	from := 0
+	if in.After != "" {
+		from = 1 + slices.IndexFunc(commits, func(c C) bool { return view(c).Hash == in.After })
+		if from == 0 {
+			return nil, invalid("query.after", "give next of the page before")
+		}
+	}
+	to := min(from+in.Limit, len(commits))
+	out := &listOutput[apiv1.Commit]{Body: apiv1.List[apiv1.Commit]{Items: make([]apiv1.Commit, 0, to-from)}}
+	for _, c := range commits[from:to] {
+		out.Body.Items = append(out.Body.Items, view(c))
+	}
+	if to < len(commits) && to > from {
+		out.Body.Next = out.Body.Items[to-from-1].Hash
+	}
+	return out, nil
+}
+
+// stamp leaves out a time that never was.
+func stamp(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
