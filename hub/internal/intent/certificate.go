@@ -56,7 +56,7 @@ func summary(names []string) string {
 	return fmt.Sprintf("%s and %d more", names[0], len(names)-1)
 }
 
-// RenewCertificate queues a job that issues the certificate again, or answers the one that is active.
+// RenewCertificate queues a job that issues the certificate again, or makes the one that waits due now.
 func (s *Service) RenewCertificate(ctx context.Context, actor hub.Principal, requestID, name, reason string) (hub.Job, error) {
 	reason, err := reasonOf(reason)
 	if err != nil {
@@ -77,15 +77,26 @@ func (s *Service) RenewCertificate(ctx context.Context, actor hub.Principal, req
 		reason = "asked for by hand"
 	}
 	a := act{actor, requestID, "renew-certificate", name, gitstore.TrailerCertificate}
-	job, err := s.cfg.Jobs.EnqueueJob(ctx, hub.Job{Certificate: name, Actor: a.name(), Reason: reason}, s.event(a, reason))
-	if errors.Is(err, hub.ErrConflict) {
-		job, err = s.cfg.Jobs.LatestJob(ctx, name)
+	if err := s.cfg.Audit.Audit(ctx, s.event(a, reason)); err != nil {
+		return hub.Job{}, fmt.Errorf("record act: %w", err)
 	}
+	job, err := s.enqueue(ctx, hub.Job{Certificate: name, Actor: a.name(), Reason: reason})
 	if err != nil {
 		return hub.Job{}, fmt.Errorf("queue renewal of %s: %w", name, err)
 	}
 	s.cfg.Changed()
 	return job, nil
+}
+
+func (s *Service) enqueue(ctx context.Context, wish hub.Job) (hub.Job, error) {
+	job, created, err := s.cfg.Jobs.EnqueueJob(ctx, wish)
+	if err != nil || created {
+		return job, err
+	}
+	if err := s.cfg.Jobs.HurryJob(ctx, job.ID, wish.Actor, wish.Reason); err != nil {
+		return hub.Job{}, err
+	}
+	return s.cfg.Jobs.Job(ctx, job.ID)
 }
 
 // RollbackCertificate brings back an earlier issue of the certificate and pauses its renewal. commit is one of main,

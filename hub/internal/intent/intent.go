@@ -41,10 +41,11 @@ type Files interface {
 
 // Jobs queues work.
 type Jobs interface {
-	// EnqueueJob queues the job; hub.ErrConflict when one is active for the certificate.
-	EnqueueJob(ctx context.Context, job hub.Job, event hub.AuditEvent) (hub.Job, error)
-	// LatestJob is the newest job of a certificate.
-	LatestJob(ctx context.Context, certificate string) (hub.Job, error)
+	// EnqueueJob queues the job, or answers the one that is active for the certificate; created tells which.
+	EnqueueJob(ctx context.Context, job hub.Job) (queued hub.Job, created bool, err error)
+	// HurryJob makes a waiting job due now.
+	HurryJob(ctx context.Context, id, actor, reason string) error
+	Job(ctx context.Context, id string) (hub.Job, error)
 }
 
 // Audit records acts that have no row of their own.

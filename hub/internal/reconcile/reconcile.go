@@ -5,13 +5,248 @@
 // process can be killed between any two instructions and goes on where it was when it starts again.
 package reconcile
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/bundle"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/gitstore/seal"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/issuer"
+)
+
+// hubActor is who asks for what falls due by itself.
+const hubActor = "hub"
+
+// issueTimeout bounds one order: DNS providers take their time, and a certificate that is not there in half an hour
+// is better ordered again.
+const issueTimeout = 30 * time.Minute
+
+// Store is the repository.
+type Store interface {
+	Snapshot() (*gitstore.Snapshot, error)
+	Apply(ctx context.Context, change gitstore.Change) (commit string, err error)
+	Issued
+	Branches
+}
+
+// Issued reads and writes what was issued.
+type Issued interface {
+	PutIssued(ctx context.Context, issue gitstore.Issue) (commit string, err error)
+	OpenIssued(ctx context.Context, commit, name string) (*bundle.Bundle, error)
+}
+
+// Branches reads and writes the branches of servers.
+type Branches interface {
+	ServerTip(server string) (*gitstore.Tip, error)
+	ServerHistory(server string, limit int) ([]gitstore.ServerCommit, error)
+	Publish(ctx context.Context, mainCommit string, states []gitstore.ServerState) ([]gitstore.Published, error)
+}
+
+// Repo watches and walks the repository.
+type Repo interface {
+	// Changed is closed when a reference moves.
+	Changed() <-chan struct{}
+	Ref(name string) (gitrepo.Hash, bool)
+	Log(from gitrepo.Hash, limit int) ([]*gitrepo.Commit, error)
+}
+
+// Data is the database.
+type Data interface {
+	Queue
+	Outcomes
+	Servers(ctx context.Context, after string, limit int) ([]hub.Server, error)
+	Audit
+	Settings
+}
+
+// Queue hands out jobs.
+type Queue interface {
+	EnqueueJob(ctx context.Context, job hub.Job) (queued hub.Job, created bool, err error)
+	ClaimJob(ctx context.Context) (job hub.Job, found bool, err error)
+	RunningJobs(ctx context.Context) ([]hub.Job, error)
+	RequeueJob(ctx context.Context, id string) error
+	LatestJob(ctx context.Context, certificate string) (hub.Job, error)
+}
+
+// Outcomes takes what became of a job.
+type Outcomes interface {
+	SetJobCommit(ctx context.Context, id, commit string) error
+	FinishJob(ctx context.Context, id string) error
+	WaitJob(ctx context.Context, id string, retryAt time.Time, class, message string) error
+	FailJob(ctx context.Context, id, class, message string) error
+}
+
+// Audit is the audit history.
+type Audit interface {
+	Audit(ctx context.Context, event hub.AuditEvent) error
+	AuditHead(ctx context.Context) (string, error)
+}
+
+// Settings keeps small facts across restarts.
+type Settings interface {
+	Setting(ctx context.Context, name string) (string, error)
+	SetSetting(ctx context.Context, name, value string) error
+}
+
+// Config is what a Reconciler needs. All is required but Random.
+type Config struct {
+	Store Store
+	Repo  Repo
+	Data  Data
+	// Issuer makes the driver for an issuer of main. An error that is an *issuer.Error keeps its class.
+	Issuer func(*manifest.Issuer) (issuer.Issuer, error)
+	// Credentials returns the variables of a DNS hook by the credential's name.
+	Credentials func(name string) (map[string]string, error)
+	// KeyringVersion is the version of the keyring that the store publishes.
+	KeyringVersion uint64
+	// Domain ends the addresses of commit authors.
+	Domain string
+	// Workers is how many orders run at once.
+	Workers int
+	// Interval is the longest time between two passes.
+	Interval time.Duration
+	Now      func() time.Time
+	Logger   *slog.Logger
+	// Random answers values in [0, 1) for the jitter of back-offs.
+	Random func() float64
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Store == nil, c.Repo == nil, c.Data == nil, c.Issuer == nil, c.Credentials == nil:
+		return errors.New("make reconciler: a service is missing")
+	case c.Now == nil, c.Logger == nil, c.Domain == "":
+		return errors.New("make reconciler: clock, logger or domain is missing")
+	case c.Workers < 1, c.Interval <= 0:
+		return errors.New("make reconciler: workers and interval must be positive")
+	}
+	if c.Random == nil {
+		c.Random = rand.Float64
+	}
+	return nil
+}
 
 // Reconciler runs the loop.
-type Reconciler struct{}
+type Reconciler struct {
+	cfg     Config
+	trigger chan struct{}
+	// workers holds a token for each order under way, orders waits for them.
+	workers chan struct{}
+	orders  sync.WaitGroup
 
-// Run reconciles until ctx is done.
-func (r *Reconciler) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+	mu sync.Mutex
+	// stalled are the issuers whose account is unusable, with the fingerprint of the intent that they had then. It is
+	// not kept: after a restart, perhaps with mended configuration, each gets one more try.
+	stalled map[string]string
+	// keys are the parsed public keys of servers by fingerprint.
+	keys map[string]*seal.PublicKey
+	// told are the faults that were logged in the last pass, so that each is logged when it comes and not every time.
+	told map[string]bool
+}
+
+// New checks cfg.
+func New(cfg Config) (*Reconciler, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return &Reconciler{
+		cfg:     cfg,
+		trigger: make(chan struct{}, 1),
+		workers: make(chan struct{}, cfg.Workers),
+		stalled: map[string]string{},
+		keys:    map[string]*seal.PublicKey{},
+		told:    map[string]bool{},
+	}, nil
+}
 
 // Trigger asks for a pass soon. It never blocks.
-func (r *Reconciler) Trigger() {}
+func (r *Reconciler) Trigger() {
+	select {
+	case r.trigger <- struct{}{}:
+	default:
+	}
+}
+
+// Run finishes what the last process left, then reconciles until ctx is done and the orders under way have ended.
+func (r *Reconciler) Run(ctx context.Context) error {
+	defer r.orders.Wait()
+	if err := r.recover(ctx); err != nil {
+		return err
+	}
+	timer := time.NewTimer(r.cfg.Interval)
+	defer timer.Stop()
+	for {
+		changed := r.cfg.Repo.Changed()
+		if err := r.pass(ctx); err != nil && ctx.Err() == nil {
+			r.cfg.Logger.ErrorContext(ctx, "reconcile pass failed", "error", err, "again_in", r.cfg.Interval)
+		}
+		timer.Reset(r.cfg.Interval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.trigger:
+		case <-changed:
+		case <-timer.C:
+		}
+	}
+}
+
+// Once finishes what the last process left and reconciles until nothing more is due now.
+func (r *Reconciler) Once(ctx context.Context) error {
+	if err := r.recover(ctx); err != nil {
+		return err
+	}
+	for {
+		if err := r.plan(ctx); err != nil {
+			return err
+		}
+		started, err := r.startOrders(ctx)
+		r.orders.Wait()
+		if err != nil {
+			return err
+		}
+		if started == 0 {
+			return r.publish(ctx)
+		}
+	}
+}
+
+// pass takes all steps. A step that fails does not keep the others from what they can do.
+func (r *Reconciler) pass(ctx context.Context) error {
+	var faults []error
+	for _, step := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"adopt servers", r.adopt},
+		{"plan", r.plan},
+		{"start orders", func(ctx context.Context) error { _, err := r.startOrders(ctx); return err }},
+		{"publish", r.publish},
+	} {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := step.run(ctx); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", step.name, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// tell logs a lasting fault when it appears. seen collects what stands in this pass; see forget.
+func (r *Reconciler) tell(ctx context.Context, seen map[string]bool, object string, err error) {
+	key := object + ": " + err.Error()
+	seen[key] = true
+	if !r.told[key] {
+		r.cfg.Logger.WarnContext(ctx, "left as it is until mended", "object", object, "error", err)
+	}
+}

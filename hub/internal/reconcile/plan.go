@@ -1,0 +1,177 @@
+package reconcile
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
+)
+
+const (
+	// minGap is the least time between the end of a job and the next one that the hub asks for by itself: whatever a
+	// CA answers, it is not asked in a circle.
+	minGap = time.Minute
+	// adoptAfter is how long enrolment has to write the intent of a server, labels and all, before adopt does it.
+	adoptAfter = time.Minute
+	// pageSize is how many servers are read at once.
+	pageSize = 1000
+	// stalledSetting precedes the name of a certificate whose last job failed for good; the value is what was wished.
+	stalledSetting = "stalled/"
+)
+
+// plan queues a job for each certificate that is due.
+func (r *Reconciler) plan(ctx context.Context) error {
+	snapshot, err := r.cfg.Store.Snapshot()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, name := range sortedKeys(snapshot.Certificates) {
+		want := snapshot.Certificates[name]
+		reason, due := Due(want, snapshot.Issued[name], r.cfg.Now())
+		if !due || r.isStalled(snapshot.Issuers[want.Issuer]) {
+			continue
+		}
+		if err := r.enqueue(ctx, snapshot, want, reason); err != nil {
+			faults = append(faults, fmt.Errorf("queue %s: %w", name, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, want *manifest.Certificate, reason string) error {
+	latest, err := r.cfg.Data.LatestJob(ctx, want.Name)
+	switch {
+	case errors.Is(err, hub.ErrNotFound):
+	case err != nil:
+		return err
+	case latest.State == apiv1.JobQueued, latest.State == apiv1.JobRunning, latest.State == apiv1.JobWaiting:
+		return nil
+	case r.cfg.Now().Before(latest.UpdatedAt.Add(minGap)) && latest.State == apiv1.JobDone:
+		return nil
+	case latest.State == apiv1.JobFailed:
+		stalled, err := r.cfg.Data.Setting(ctx, stalledSetting+want.Name)
+		if err != nil || stalled == wishOf(snapshot, want) {
+			return err
+		}
+	}
+	_, _, err = r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Actor: hubActor, Reason: reason})
+	return err
+}
+
+// wishOf identifies all that an order depends on: a job that failed for good is worth another try once it changes.
+func wishOf(snapshot *gitstore.Snapshot, want *manifest.Certificate) string {
+	order := *want
+	order.Renewal, order.Deployments = manifest.Renewal{}, nil
+	return digest(&order) + issuerOf(snapshot.Issuers[want.Issuer])
+}
+
+func issuerOf(i *manifest.Issuer) string {
+	if i == nil {
+		return ""
+	}
+	return digest(i)
+}
+
+func digest(document interface{ Encode() ([]byte, error) }) string {
+	data, err := document.Encode()
+	if err != nil {
+		// It was decoded from main, so it encodes; if not, it is no reason to stand still.
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
+}
+
+// stall stops the orders of an issuer until its intent changes.
+func (r *Reconciler) stall(i *manifest.Issuer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stalled[i.Name] = issuerOf(i)
+}
+
+func (r *Reconciler) isStalled(i *manifest.Issuer) bool {
+	if i == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, ok := r.stalled[i.Name]
+	return ok && was == issuerOf(i)
+}
+
+// arm lets the orders of an issuer go on.
+func (r *Reconciler) arm(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.stalled, name)
+}
+
+// adopt writes the intent of servers that enrolled and have none: the process ended between the two.
+func (r *Reconciler) adopt(ctx context.Context) error {
+	servers, err := r.servers(ctx)
+	if err != nil {
+		return err
+	}
+	snapshot, err := r.cfg.Store.Snapshot()
+	if err != nil {
+		return err
+	}
+	for i := range servers {
+		name := servers[i].Name
+		path := manifest.ServerPath(name)
+		faulty := slices.ContainsFunc(snapshot.Faults, func(f gitstore.Fault) bool { return f.Path == path })
+		if snapshot.Servers[name] != nil || faulty || r.cfg.Now().Before(servers[i].CreatedAt.Add(adoptAfter)) {
+			continue
+		}
+		data, err := (&manifest.Server{Name: name}).Encode()
+		if err != nil {
+			return fmt.Errorf("server %s: %w", name, err)
+		}
+		_, err = r.cfg.Store.Apply(ctx, gitstore.Change{
+			Subject: "add server " + name, Expect: snapshot.Commit,
+			Trailers: []gitstore.Trailer{{Key: "Server", Value: name}},
+			Edits:    []gitrepo.Edit{{Path: path, Data: data}},
+		})
+		if err != nil && !errors.Is(err, gitstore.ErrConflict) {
+			return fmt.Errorf("server %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// servers reads all servers.
+func (r *Reconciler) servers(ctx context.Context) ([]hub.Server, error) {
+	var all []hub.Server
+	after := ""
+	for {
+		page, err := r.cfg.Data.Servers(ctx, after, pageSize)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < pageSize {
+			return all, nil
+		}
+		after = page[len(page)-1].Name
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, strings.Compare)
+	return keys
+}

@@ -1,0 +1,71 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/certferry/certferry/gitstore/manifest"
+)
+
+const (
+	// walkLimit bounds how many commits of main are compared with the outbox.
+	walkLimit = 100_000
+	// clockSlack forgives a clock that was set back between a job and its commit.
+	clockSlack = day
+)
+
+// recover takes up the jobs that were running when the last process ended. A job whose commit landed on main is
+// done: what was ordered is there. Any other is queued again.
+func (r *Reconciler) recover(ctx context.Context) error {
+	running, err := r.cfg.Data.RunningJobs(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range running {
+		job := &running[i]
+		landed := false
+		if job.Commit != "" {
+			if landed, err = r.landed(job.Commit, job.CreatedAt); err != nil {
+				return fmt.Errorf("take up job %s: %w", job.ID, err)
+			}
+		}
+		if landed {
+			err = r.finish(ctx, *job)
+		} else {
+			err = r.cfg.Data.RequeueJob(ctx, job.ID)
+		}
+		if err != nil {
+			return fmt.Errorf("take up job %s: %w", job.ID, err)
+		}
+		r.cfg.Logger.InfoContext(ctx, "interrupted job taken up", "job", job.ID, "certificate", job.Certificate, "landed", landed)
+	}
+	return nil
+}
+
+// landed tells whether main holds a commit that was made after since.
+func (r *Reconciler) landed(commit string, since time.Time) (bool, error) {
+	head, ok := r.cfg.Repo.Ref(manifest.MainBranch)
+	if !ok {
+		return false, errors.New("main does not exist")
+	}
+	// The commit is among the newest ones, so the walk goes in steps.
+	for limit := 64; ; limit *= 8 {
+		log, err := r.cfg.Repo.Log(head, limit)
+		if err != nil {
+			return false, err
+		}
+		for _, c := range log {
+			if c.Hash.String() == commit {
+				return true, nil
+			}
+			if c.Committer.When.Before(since.Add(-clockSlack)) {
+				return false, nil
+			}
+		}
+		if len(log) < limit || limit > walkLimit {
+			return false, nil
+		}
+	}
+}
