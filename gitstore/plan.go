@@ -149,12 +149,15 @@ func (s *Store) recover(held *branchTip, d *manifest.Deployment) (*bundle.Bundle
 	return nil, fmt.Errorf("escrow copy of leaf %s: %w", shorten(d.LeafSHA256, 8), fs.ErrNotExist)
 }
 
-// message says what the commit changes.
-func (p *publication) message(m *manifest.Manifest) (string, error) {
+// message says what the commit changes, and who did it: signing the same state again is the hub's own act.
+func (p *publication) message(m *manifest.Manifest) (text string, actor Actor, err error) {
 	changed, removed := p.difference(m)
-	subject := p.state.Subject
+	subject, actor := p.state.Subject, p.state.Actor
 	if subject == "" {
 		subject = p.subject(m, changed, removed)
+	}
+	if subject == subjectRefresh {
+		actor = Actor{}
 	}
 	var body strings.Builder
 	if len(changed)+len(removed) > 1 {
@@ -176,12 +179,16 @@ func (p *publication) message(m *manifest.Manifest) (string, error) {
 	}
 	trailers = withTrailer(trailers, TrailerGeneration, fmt.Sprint(m.Generation))
 	trailers = withTrailer(trailers, TrailerHold, p.state.HoldCommit)
-	text := body.String()
-	if len(text) > maxBody {
-		text = text[:strings.LastIndexByte(text[:maxBody-4], '\n')+1] + "…"
+	list := body.String()
+	if len(list) > maxBody {
+		list = list[:strings.LastIndexByte(list[:maxBody-4], '\n')+1] + "…"
 	}
-	return message(shorten(subject, maxSubject-8), text, p.state.Actor, trailers)
+	text, err = message(shorten(subject, maxSubject-8), list, actor, trailers)
+	return text, actor, err
 }
+
+// subjectRefresh is the subject of a commit that only signs the same state again.
+const subjectRefresh = "refresh"
 
 // maxListed is how many certificates a commit names one by one.
 const maxListed = 16
@@ -236,7 +243,7 @@ func (p *publication) subject(m *manifest.Manifest, changed []*manifest.Deployme
 	case !slices.EqualFunc(p.tip.manifest.Deployments, m.Deployments, func(a, b manifest.Deployment) bool { return samePlace(&a, &b) }):
 		return "change targets"
 	default:
-		return "refresh"
+		return subjectRefresh
 	}
 }
 

@@ -208,7 +208,7 @@ func (p *publication) makeUpdate() error {
 		Generation: 1, IssuedAt: now.Truncate(secondPrecision), FreshUntil: now.Add(FreshFor).Truncate(secondPrecision),
 		KeyringVersion: s.keyring.Version, MainCommit: p.main, Deployments: make([]manifest.Deployment, 0, len(p.slots)),
 	}
-	u := &gitrepo.Update{Ref: p.branch, Expect: new(gitrepo.Hash), Author: s.author(p.state.Actor), Committer: s.committer()}
+	u := &gitrepo.Update{Ref: p.branch, Expect: new(gitrepo.Hash), Committer: s.committer()}
 	if p.tip != nil {
 		m.Generation, m.PrevManifestSHA256 = p.tip.manifest.Generation+1, p.tip.sum
 		*u.Expect, u.Base, u.Parents = p.tip.hash, p.tip.hash, []gitrepo.Hash{p.tip.hash}
@@ -229,9 +229,11 @@ func (p *publication) makeUpdate() error {
 		gitrepo.Edit{Path: manifest.SignatureFile, Data: sig},
 		gitrepo.Edit{Path: manifest.KeyringFile, Data: s.cfg.Keyring},
 		gitrepo.Edit{Path: manifest.KeyringSigFile, Data: s.cfg.KeyringSig})
-	if u.Message, err = p.message(m); err != nil {
+	var actor Actor
+	if u.Message, actor, err = p.message(m); err != nil {
 		return err
 	}
+	u.Author = s.author(actor)
 	p.generation, p.update = m.Generation, u
 	return nil
 }

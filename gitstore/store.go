@@ -89,6 +89,8 @@ func (s *Store) checkConfig() error {
 		return errors.New("no clock given")
 	case s.cfg.RepoID == "":
 		return errors.New("no repository id given")
+	case s.cfg.Committer.Name == "":
+		return errors.New("no committer given")
 	case s.cfg.Hub == nil || s.cfg.Escrow == nil:
 		return errors.New("hub key or escrow key is missing")
 	}

@@ -115,4 +115,3 @@ func packNames(tb testing.TB, dir string) []string {
 	}
 	return names
 }
-

@@ -1,0 +1,285 @@
+// This file fetches one commit with its files from a remote that is not trusted: everything is bounded before it is
+// inflated, every object is named by its own hash, and nothing is written anywhere.
+
+package gitrepo
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+)
+
+// maxFetchDepth is how deep the folders of a fetched commit may be nested.
+const maxFetchDepth = 4
+
+// Snapshot is a commit with its files.
+type Snapshot struct {
+	Commit *Commit
+	// Files holds the content of every file by its path.
+	Files map[string][]byte
+}
+
+// Fetch gets the commit tip of ref, without its history.
+func (r *Remote) Fetch(ctx context.Context, ref string, tip Hash) (*Snapshot, error) {
+	if tip.IsZero() {
+		return nil, errors.New("fetch: no commit is named")
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.Limits.Timeout)
+	defer cancel()
+	request := pkt("want "+tip.String()+" side-band-64k ofs-delta no-progress agent="+userAgent+"\n") +
+		pkt("deepen 1\n") + "0000" + pkt("done\n")
+	header := http.Header{
+		"Content-Type": {"application/x-git-upload-pack-request"}, "Accept": {"application/x-git-upload-pack-result"},
+	}
+	answer, err := r.do(ctx, http.MethodPost, "/git-upload-pack", header, strings.NewReader(request))
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", ref, err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	pack, err := readPack(answer.Body, r.Limits.PackBytes)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", ref, err)
+	}
+	objects, err := parsePack(pack, r.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", ref, err)
+	}
+	snapshot, err := checkout(objects, tip)
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", ref, err)
+	}
+	return snapshot, nil
+}
+
+// readPack takes the pack out of an answer: lines about shallow commits, NAK, then side bands (gitprotocol-pack).
+func readPack(body io.Reader, limit int64) ([]byte, error) {
+	// Each line of the side band costs five bytes; a remote that sends many short ones is cut off too.
+	capped := &io.LimitedReader{R: body, N: limit + limit/8 + 64<<10}
+	scanner := pktline.NewScanner(capped)
+	var pack bytes.Buffer
+	for scanner.Scan() {
+		line := scanner.Bytes()
+		switch {
+		case len(line) == 0, bytes.HasPrefix(line, []byte("shallow ")), bytes.HasPrefix(line, []byte("unshallow ")),
+			bytes.HasPrefix(line, []byte("NAK")), bytes.HasPrefix(line, []byte("ACK ")):
+		case line[0] == 1:
+			pack.Write(line[1:])
+		case line[0] == 2: // progress, for people
+		case line[0] == 3, bytes.HasPrefix(line, []byte("ERR ")):
+			return nil, errors.New("the remote refuses: the commit may be gone, try again")
+		default:
+			return nil, corrupt("the remote sent a line of an unknown kind")
+		}
+		if int64(pack.Len()) > limit {
+			return nil, fmt.Errorf("%w: the pack has more than %d bytes", ErrTooLarge, limit)
+		}
+	}
+	switch err := scanner.Err(); {
+	case capped.N <= 0:
+		return nil, fmt.Errorf("%w: the answer has more than %d bytes", ErrTooLarge, limit)
+	case err != nil:
+		return nil, fmt.Errorf("read pack: %w", err)
+	}
+	return pack.Bytes(), nil
+}
+
+// object is one object of a fetched pack.
+type object struct {
+	kind plumbing.ObjectType
+	data []byte
+}
+
+// packParser reads a pack from memory and counts what its objects take.
+type packParser struct {
+	pack   []byte
+	limits Limits
+	left   int64
+	// at finds whole objects by where they start; chain is the number of deltas under each.
+	at    map[int64]object
+	chain map[int64]int
+	byID  map[Hash]int64
+}
+
+// parsePack reads every object of a pack. Deltas may refer to earlier objects of the same pack only, which is the
+// order that servers write.
+func parsePack(pack []byte, limits Limits) (map[Hash]object, error) {
+	const trailer = hashLen
+	if len(pack) < packHeader+trailer || !bytes.HasPrefix(pack, []byte("PACK\x00\x00\x00\x02")) {
+		return nil, corrupt("the answer holds no pack of version 2")
+	}
+	body, sum := pack[:len(pack)-trailer], pack[len(pack)-trailer:]
+	if !bytes.Equal(packSum(body), sum) {
+		return nil, corrupt("the pack does not match its checksum: it was cut off or changed on its way")
+	}
+	count := binary.BigEndian.Uint32(pack[8:packHeader])
+	if int64(count) > int64(limits.Objects) {
+		return nil, fmt.Errorf("%w: the pack has more than %d objects", ErrTooLarge, limits.Objects)
+	}
+	p := &packParser{
+		pack: body, limits: limits, left: limits.InflatedBytes,
+		at: make(map[int64]object, count), chain: map[int64]int{}, byID: make(map[Hash]int64, count),
+	}
+	offset := int64(packHeader)
+	for range count {
+		next, err := p.entry(offset)
+		if err != nil {
+			return nil, err
+		}
+		offset = next
+	}
+	if offset != int64(len(body)) {
+		return nil, corrupt("the pack holds more than its objects")
+	}
+	objects := make(map[Hash]object, count)
+	for id, offset := range p.byID {
+		objects[id] = p.at[offset]
+	}
+	return objects, nil
+}
+
+// entry reads the entry at offset and says where the next one starts.
+func (p *packParser) entry(offset int64) (next int64, err error) {
+	if offset >= int64(len(p.pack)) {
+		return 0, corrupt("the pack is cut off")
+	}
+	e := &rawEntry{raw: p.pack[offset:]}
+	if err := e.parseHeader(offset); err != nil {
+		return 0, err
+	}
+	data, rest, err := p.inflate(e)
+	if err != nil {
+		return 0, err
+	}
+	found := object{kind: e.kind, data: data}
+	if e.delta() {
+		if found, err = p.patch(offset, e, data); err != nil {
+			return 0, err
+		}
+	}
+	p.at[offset] = found
+	p.byID[hashObject(found.kind, found.data)] = offset
+	return int64(len(p.pack) - rest), nil
+}
+
+// take counts bytes before they are made.
+func (p *packParser) take(size int64) error {
+	if size < 0 || size > p.left {
+		return fmt.Errorf("%w: the objects have more than %d bytes", ErrTooLarge, p.limits.InflatedBytes)
+	}
+	p.left -= size
+	return nil
+}
+
+// inflate inflates the body of e, which must be of the size that it says, and returns how many bytes of the pack are
+// left behind it.
+func (p *packParser) inflate(e *rawEntry) (data []byte, rest int, err error) {
+	if err := p.take(e.size); err != nil {
+		return nil, 0, err
+	}
+	in := bytes.NewReader(e.body) // an io.ByteReader: nothing behind the stream is consumed
+	z, err := inflaters.get(in)
+	if err != nil {
+		return nil, 0, corrupt("an object does not inflate: %v", err)
+	}
+	defer inflaters.put(z)
+	if data, err = readExactly(z, e.size); err != nil {
+		return nil, 0, corrupt("an object does not inflate: %v", err)
+	}
+	return data, in.Len(), nil
+}
+
+// patch applies the delta of e to its base.
+func (p *packParser) patch(offset int64, e *rawEntry, delta []byte) (object, error) {
+	start := e.base
+	if e.kind == plumbing.REFDeltaObject {
+		var ok bool
+		if start, ok = p.byID[e.baseHash]; !ok {
+			return object{}, corrupt("a delta's base is not in the pack before it")
+		}
+	}
+	base, ok := p.at[start]
+	if !ok {
+		return object{}, corrupt("a delta's base is not in the pack before it")
+	}
+	if p.chain[offset] = p.chain[start] + 1; p.chain[offset] > maxDeltaChain {
+		return object{}, corrupt("chain of deltas is too long")
+	}
+	target := deltaTarget(delta)
+	if target > uint64(p.limits.InflatedBytes) { //nolint:gosec // G115: a limit is positive
+		return object{}, fmt.Errorf("%w: the objects have more than %d bytes", ErrTooLarge, p.limits.InflatedBytes)
+	}
+	if err := p.take(int64(target)); err != nil { //nolint:gosec // G115: compared with the limit before
+		return object{}, err
+	}
+	data, err := packfile.PatchDelta(base.data, delta)
+	if err != nil {
+		return object{}, corrupt("a delta does not apply: %v", err)
+	}
+	return object{kind: base.kind, data: data}, nil
+}
+
+// checkout reads the files of the commit tip from objects.
+func checkout(objects map[Hash]object, tip Hash) (*Snapshot, error) {
+	c, ok := objects[tip]
+	if !ok || c.kind != plumbing.CommitObject {
+		return nil, corrupt("the remote sent another commit than %s", tip)
+	}
+	commit, err := ParseCommit(c.data)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshot{Commit: commit, Files: map[string][]byte{}}
+	w := walker{objects: objects, files: s.Files, left: len(objects)}
+	return s, w.walk(commit.Tree, "", 1)
+}
+
+// walker reads trees; left bounds the entries, as one tree may be named from many places.
+type walker struct {
+	objects map[Hash]object
+	files   map[string][]byte
+	left    int
+}
+
+func (w *walker) walk(tree Hash, prefix string, depth int) error {
+	if depth > maxFetchDepth {
+		return corrupt("folders are nested more than %d deep", maxFetchDepth)
+	}
+	t, ok := w.objects[tree]
+	if !ok || t.kind != plumbing.TreeObject {
+		return corrupt("the remote left out a folder")
+	}
+	entries, err := parseTree(t.data)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := prefix + e.Name
+		if strings.Trim(e.Name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+			return corrupt("a file has a name with other characters than a-z 0-9 . _ -")
+		}
+		if e.Dir {
+			if err := w.walk(e.Hash, path+"/", depth+1); err != nil {
+				return err
+			}
+			continue
+		}
+		if w.left--; w.left < 0 {
+			return fmt.Errorf("%w: the commit has more files than the pack has objects", ErrTooLarge)
+		}
+		blob, ok := w.objects[e.Hash]
+		if !ok || blob.kind != plumbing.BlobObject {
+			return corrupt("the remote left out a file")
+		}
+		w.files[path] = blob.data
+	}
+	return nil
+}
