@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
 
 // maxKey bounds an armored key, in bytes.
@@ -47,6 +47,11 @@ func Generate(name string, now time.Time) (*PrivateKey, error) {
 	entity, err := openpgp.NewEntity(name, "", "", config(now))
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
+	}
+	// The library checks a key's own signatures at first use and remembers the result in the key: done once here, so
+	// that a key may be used from several goroutines. Parsing a key does the same.
+	if _, ok := entity.EncryptionKey(time.Time{}, config(now)); !ok {
+		return nil, errors.New("make key: it has no subkey to encrypt to")
 	}
 	return &PrivateKey{entity}, nil
 }
