@@ -16,10 +16,17 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/hash"
 )
 
-// maxFetchDepth is how deep the folders of a fetched commit may be nested.
-const maxFetchDepth = 4
+const (
+	// maxFetchDepth is how deep the folders of a fetched commit may be nested.
+	maxFetchDepth = 4
+	// maxFetchFiles bounds the files and folders of a fetched commit: equal files are one object of the pack.
+	maxFetchFiles = 4096
+	// fetchAlphabet is what the names of fetched files may consist of.
+	fetchAlphabet = "abcdefghijklmnopqrstuvwxyz0123456789._-"
+)
 
 // Snapshot is a commit with its files.
 type Snapshot struct {
@@ -90,6 +97,12 @@ func readPack(body io.Reader, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read pack: %w", err)
 	}
 	return pack.Bytes(), nil
+}
+
+func packSum(body []byte) []byte {
+	sum := hash.New(hash.CryptoType)
+	_, _ = sum.Write(body) // a hash takes everything
+	return sum.Sum(nil)
 }
 
 // object is one object of a fetched pack.
@@ -238,8 +251,11 @@ func checkout(objects map[Hash]object, tip Hash) (*Snapshot, error) {
 		return nil, err
 	}
 	s := &Snapshot{Commit: commit, Files: map[string][]byte{}}
-	w := walker{objects: objects, files: s.Files, left: len(objects)}
-	return s, w.walk(commit.Tree, "", 1)
+	w := walker{objects: objects, files: s.Files, left: maxFetchFiles}
+	if err := w.walk(commit.Tree, "", 1); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // walker reads trees; left bounds the entries, as one tree may be named from many places.
@@ -263,17 +279,17 @@ func (w *walker) walk(tree Hash, prefix string, depth int) error {
 	}
 	for _, e := range entries {
 		path := prefix + e.Name
-		if strings.Trim(e.Name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+		if strings.ContainsFunc(e.Name, func(r rune) bool { return !strings.ContainsRune(fetchAlphabet, r) }) {
 			return corrupt("a file has a name with other characters than a-z 0-9 . _ -")
+		}
+		if w.left--; w.left < 0 {
+			return fmt.Errorf("%w: the commit has more files than allowed", ErrTooLarge)
 		}
 		if e.Dir {
 			if err := w.walk(e.Hash, path+"/", depth+1); err != nil {
 				return err
 			}
 			continue
-		}
-		if w.left--; w.left < 0 {
-			return fmt.Errorf("%w: the commit has more files than the pack has objects", ErrTooLarge)
 		}
 		blob, ok := w.objects[e.Hash]
 		if !ok || blob.kind != plumbing.BlobObject {
