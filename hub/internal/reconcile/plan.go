@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/gitstore"
-	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
@@ -21,8 +20,6 @@ const (
 	// minGap is the least time between the end of a job and the next one that the hub asks for by itself: whatever a
 	// CA answers, it is not asked in a circle.
 	minGap = time.Minute
-	// adoptAfter is how long enrolment has to write the intent of a server, labels and all, before adopt does it.
-	adoptAfter = time.Minute
 	// pageSize is how many servers are read at once.
 	pageSize = 1000
 	// stalledSetting precedes the name of a certificate whose last job failed for good; the value is what was wished.
@@ -115,39 +112,6 @@ func (r *Reconciler) arm(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.stalled, name)
-}
-
-// adopt writes the intent of servers that enrolled and have none: the process ended between the two.
-func (r *Reconciler) adopt(ctx context.Context) error {
-	servers, err := r.servers(ctx)
-	if err != nil {
-		return err
-	}
-	snapshot, err := r.cfg.Store.Snapshot()
-	if err != nil {
-		return err
-	}
-	for i := range servers {
-		name := servers[i].Name
-		path := manifest.ServerPath(name)
-		faulty := slices.ContainsFunc(snapshot.Faults, func(f gitstore.Fault) bool { return f.Path == path })
-		if snapshot.Servers[name] != nil || faulty || r.cfg.Now().Before(servers[i].CreatedAt.Add(adoptAfter)) {
-			continue
-		}
-		data, err := (&manifest.Server{Name: name}).Encode()
-		if err != nil {
-			return fmt.Errorf("server %s: %w", name, err)
-		}
-		_, err = r.cfg.Store.Apply(ctx, gitstore.Change{
-			Subject: "add server " + name, Expect: snapshot.Commit,
-			Trailers: []gitstore.Trailer{{Key: "Server", Value: name}},
-			Edits:    []gitrepo.Edit{{Path: path, Data: data}},
-		})
-		if err != nil && !errors.Is(err, gitstore.ErrConflict) {
-			return fmt.Errorf("server %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // servers reads all servers.

@@ -29,13 +29,13 @@ func (r *Reconciler) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &publication{r: r, ctx: ctx, snapshot: snapshot, placed: newPlacements(snapshot), bundles: map[string]opened{}, seen: map[string]bool{}}
+	p := &publication{r: r, snapshot: snapshot, placed: newPlacements(snapshot), bundles: map[string]opened{}, seen: map[string]bool{}}
 	var states []gitstore.ServerState
 	for i := range servers {
 		if servers[i].State != hub.ServerApproved {
 			continue
 		}
-		state, needed, err := p.state(&servers[i])
+		state, needed, err := p.state(ctx, &servers[i])
 		switch {
 		case err != nil:
 			r.tell(ctx, p.seen, "server "+servers[i].Name, err)
@@ -47,7 +47,7 @@ func (r *Reconciler) publish(ctx context.Context) error {
 		r.tell(ctx, p.seen, f.Path, f.Err)
 	}
 	if len(states) > 0 {
-		if err := p.send(states); err != nil {
+		if err := p.send(ctx, states); err != nil {
 			return err
 		}
 	}
@@ -58,7 +58,6 @@ func (r *Reconciler) publish(ctx context.Context) error {
 // publication is the work of one batch.
 type publication struct {
 	r        *Reconciler
-	ctx      context.Context //nolint:containedctx // lives for one call of publish only
 	snapshot *gitstore.Snapshot
 	placed   *placements
 	bundles  map[string]opened
@@ -71,18 +70,18 @@ type opened struct {
 	err    error
 }
 
-func (p *publication) send(states []gitstore.ServerState) error {
+func (p *publication) send(ctx context.Context, states []gitstore.ServerState) error {
 	log := p.r.cfg.Logger
-	results, err := p.r.cfg.Store.Publish(p.ctx, p.snapshot.Commit, states)
+	results, err := p.r.cfg.Store.Publish(ctx, p.snapshot.Commit, states)
 	if err != nil {
 		return err
 	}
 	for i := range results {
 		switch result := &results[i]; {
 		case result.Err != nil:
-			p.r.tell(p.ctx, p.seen, "server "+result.Server, result.Err)
+			p.r.tell(ctx, p.seen, "server "+result.Server, result.Err)
 		case result.Changed:
-			log.InfoContext(p.ctx, "server published", "server", result.Server, "commit", result.Commit, "generation", result.Generation)
+			log.InfoContext(ctx, "server published", "server", result.Server, "commit", result.Commit, "generation", result.Generation)
 		}
 	}
 	return nil
@@ -92,7 +91,7 @@ func (p *publication) send(states []gitstore.ServerState) error {
 type slot struct{ certificate, deployer, target string }
 
 // state says what a server shall hold; needed is false when its branch says just that.
-func (p *publication) state(server *hub.Server) (state gitstore.ServerState, needed bool, err error) {
+func (p *publication) state(ctx context.Context, server *hub.Server) (state gitstore.ServerState, needed bool, err error) {
 	intent := p.snapshot.Servers[server.Name]
 	if intent == nil {
 		return state, false, errors.New("it has no readable intent on main")
@@ -113,11 +112,11 @@ func (p *publication) state(server *hub.Server) (state gitstore.ServerState, nee
 	if tip != nil {
 		slots = p.keepFaulty(slots, tip.Manifest)
 	}
-	slots = p.distinct(server.Name, slots)
+	slots = p.distinct(ctx, server.Name, slots)
 	if tip != nil && p.stands(slots, tip.Manifest, server.Fingerprint) {
 		return state, false, nil
 	}
-	state.Deployments, err = p.deployments(server.Name, slots, tip)
+	state.Deployments, err = p.deployments(ctx, server.Name, slots, tip)
 	return state, true, err
 }
 
@@ -136,7 +135,7 @@ func (p *publication) keepFaulty(slots []slot, tip *manifest.Manifest) []slot {
 
 // distinct sorts slots as a manifest has them, leaves out repeated ones, and lets the first certificate by name have
 // a target that two are placed at.
-func (p *publication) distinct(server string, slots []slot) []slot {
+func (p *publication) distinct(ctx context.Context, server string, slots []slot) []slot {
 	slices.SortFunc(slots, func(a, b slot) int {
 		return strings.Compare(a.certificate+"\x00"+a.deployer+"\x00"+a.target, b.certificate+"\x00"+b.deployer+"\x00"+b.target)
 	})
@@ -145,7 +144,7 @@ func (p *publication) distinct(server string, slots []slot) []slot {
 	return slices.DeleteFunc(slots, func(s slot) bool {
 		place := slot{"", s.deployer, s.target}
 		if first, ok := taken[place]; ok {
-			p.r.tell(p.ctx, p.seen, "server "+server,
+			p.r.tell(ctx, p.seen, "server "+server,
 				fmt.Errorf("certificates %s and %s are placed at one target, %s: the second is left out", first, s.certificate, s.target))
 			return true
 		}
@@ -166,7 +165,7 @@ func (p *publication) stands(slots []slot, tip *manifest.Manifest, fingerprint s
 }
 
 // deployments opens what the slots need.
-func (p *publication) deployments(server string, slots []slot, tip *gitstore.Tip) ([]gitstore.Wanted, error) {
+func (p *publication) deployments(ctx context.Context, server string, slots []slot, tip *gitstore.Tip) ([]gitstore.Wanted, error) {
 	var history []gitstore.ServerCommit
 	if tip != nil {
 		var err error
@@ -176,7 +175,7 @@ func (p *publication) deployments(server string, slots []slot, tip *gitstore.Tip
 	}
 	wanted := make([]gitstore.Wanted, 0, len(slots))
 	for _, s := range slots {
-		b, err := p.open(s.certificate)
+		b, err := p.open(ctx, s.certificate)
 		if err != nil {
 			return nil, err
 		}
@@ -188,10 +187,10 @@ func (p *publication) deployments(server string, slots []slot, tip *gitstore.Tip
 	return wanted, nil
 }
 
-func (p *publication) open(certificate string) (*bundle.Bundle, error) {
+func (p *publication) open(ctx context.Context, certificate string) (*bundle.Bundle, error) {
 	o, ok := p.bundles[certificate]
 	if !ok {
-		o.bundle, o.err = p.r.cfg.Store.OpenIssued(p.ctx, p.snapshot.Commit, certificate)
+		o.bundle, o.err = p.r.cfg.Store.OpenIssued(ctx, p.snapshot.Commit, certificate)
 		p.bundles[certificate] = o
 	}
 	return o.bundle, o.err

@@ -33,7 +33,6 @@ const issueTimeout = 30 * time.Minute
 // Store is the repository.
 type Store interface {
 	Snapshot() (*gitstore.Snapshot, error)
-	Apply(ctx context.Context, change gitstore.Change) (commit string, err error)
 	Issued
 	Branches
 }
@@ -227,7 +226,6 @@ func (r *Reconciler) pass(ctx context.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"adopt servers", r.adopt},
 		{"plan", r.plan},
 		{"start orders", func(ctx context.Context) error { _, err := r.startOrders(ctx); return err }},
 		{"publish", r.publish},
