@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 
 	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/gitstore/gitrepo"
@@ -104,28 +105,36 @@ func (s *Store) settle(head gitrepo.Hash, c Change) ([]gitrepo.Edit, error) {
 		if err := checkEdit(e); err != nil {
 			return nil, err
 		}
-		now, err := s.fileHash(head, e.Path)
+		needed, err := s.needed(head, expect, e)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", e.Path, err)
 		}
-		then := now
-		if expect != head {
-			if then, err = s.fileHash(expect, e.Path); err != nil {
-				return nil, err
-			}
-		}
-		if now != then {
-			return nil, fmt.Errorf("%s: %w", e.Path, ErrConflict)
-		}
-		same, err := s.same(now, e)
-		if err != nil {
-			return nil, err
-		}
-		if !same {
+		if needed {
 			edits = append(edits, e)
 		}
 	}
 	return edits, nil
+}
+
+// needed tells whether an edit changes the file as it is in head. If the file is not what it was in expect, that is
+// a conflict.
+func (s *Store) needed(head, expect gitrepo.Hash, e gitrepo.Edit) (bool, error) {
+	now, err := s.fileHash(head, e.Path)
+	if err != nil {
+		return false, err
+	}
+	then, err := s.fileHash(expect, e.Path)
+	if err != nil {
+		return false, err
+	}
+	if now != then {
+		return false, ErrConflict
+	}
+	if e.Delete || now.IsZero() {
+		return true, nil
+	}
+	data, err := s.repo.Blob(now)
+	return !bytes.Equal(data, e.Data), err
 }
 
 // fileHash returns the hash of the file at path, zero if there is none.
@@ -135,18 +144,6 @@ func (s *Store) fileHash(commit gitrepo.Hash, path string) (gitrepo.Hash, error)
 		return gitrepo.Hash{}, nil
 	}
 	return e.Hash, err
-}
-
-// same tells whether an edit would leave the file as it is.
-func (s *Store) same(now gitrepo.Hash, e gitrepo.Edit) (bool, error) {
-	if e.Delete || now.IsZero() {
-		return false, nil
-	}
-	data, err := s.repo.Blob(now)
-	if err != nil {
-		return false, err
-	}
-	return bytes.Equal(data, e.Data), nil
 }
 
 // PutIssued writes an issued certificate to main: what it is, its chain, and the bundle sealed to the escrow key.
@@ -184,7 +181,7 @@ func (s *Store) putIssued(ctx context.Context, issue Issue) (string, error) {
 	}
 	dir := manifest.IssuedDir(name)
 	c.Trailers = withTrailer(c.Trailers, TrailerCertificate, name)
-	c.Edits = append(c.Edits[:len(c.Edits):len(c.Edits)],
+	c.Edits = append(slices.Clip(c.Edits),
 		gitrepo.Edit{Path: path.Join(dir, certificateFile), Data: text},
 		gitrepo.Edit{Path: path.Join(dir, chainFile), Data: b.ChainPEM()},
 		gitrepo.Edit{Path: path.Join(dir, bundleFile), Data: sealed})

@@ -116,9 +116,10 @@ func checkChain(tb testing.TB, s *gitstore.Store, server string) {
 	}
 }
 
-func subject(tb testing.TB, s *gitstore.Store, server string) string {
+// subject returns the newest subject on the branch of web-1.
+func subject(tb testing.TB, s *gitstore.Store) string {
 	tb.Helper()
-	history, err := s.ServerHistory(server, 1)
+	history, err := s.ServerHistory("web-1", 1)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -144,8 +145,8 @@ func TestPublishLife(t *testing.T) {
 		if got.Generation != generation || m.Generation != generation || got.Commit != tip.Commit || got.Changed != changed {
 			t.Errorf("published %+v, want generation %d", got, generation)
 		}
-		if changed && subject(t, s, "web-1") != wantSubject {
-			t.Errorf("subject %q, want %q", subject(t, s, "web-1"), wantSubject)
+		if changed && subject(t, s) != wantSubject {
+			t.Errorf("subject %q, want %q", subject(t, s), wantSubject)
 		}
 		again := publish(t, s, state)
 		if again.Changed || again.Commit != got.Commit || again.Generation != generation {
@@ -204,6 +205,7 @@ func TestPublishLife(t *testing.T) {
 	step(14, "remove 2 certificates")
 }
 
+// TestPublishHoldsAndResumes rolls a server back by hand, changes its key meanwhile, and resumes.
 func TestPublishHoldsAndResumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -223,7 +225,7 @@ func TestPublishHoldsAndResumes(t *testing.T) {
 	if !held.Changed || held.Generation != 3 || m.Deployments[0].LeafSHA256 != old.LeafSHA256() || !m.Deployments[0].StepBack {
 		t.Errorf("held: %+v, %+v", held, m.Deployments)
 	}
-	if got := subject(t, s, "web-1"); got != "hold at "+good.Commit[:7] {
+	if got := subject(t, s); got != "hold at "+good.Commit[:7] {
 		t.Errorf("subject %q", got)
 	}
 	if again := publish(t, s, hold); again.Changed {
@@ -232,7 +234,7 @@ func TestPublishHoldsAndResumes(t *testing.T) {
 	w.pass(25 * time.Hour)
 	publish(t, s, hold)
 	m = checkBranch(t, w, s, "web-1", key)
-	if got := subject(t, s, "web-1"); got != "refresh" || !m.Deployments[0].StepBack {
+	if got := subject(t, s); got != "refresh" || !m.Deployments[0].StepBack {
 		t.Errorf("refreshed while held: %q, step back %v", got, m.Deployments[0].StepBack)
 	}
 	// The server gets a new key while it is held: the bundle comes from the hub's own copy.
@@ -245,11 +247,12 @@ func TestPublishHoldsAndResumes(t *testing.T) {
 	}
 	publish(t, s, state)
 	m = checkBranch(t, w, s, "web-1", key)
-	if got := subject(t, s, "web-1"); got != "resume" || m.Deployments[0].LeafSHA256 != renewed.LeafSHA256() || m.Deployments[0].StepBack {
+	if got := subject(t, s); got != "resume" || m.Deployments[0].LeafSHA256 != renewed.LeafSHA256() || m.Deployments[0].StepBack {
 		t.Errorf("resumed: %q, %+v", got, m.Deployments)
 	}
 }
 
+// TestPublishStepBackOfACertificate follows the mark of a step back.
 func TestPublishStepBackOfACertificate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -285,7 +288,7 @@ func TestPublishStepBackOfACertificate(t *testing.T) {
 	}
 }
 
-// What is wrong with one server must not hinder the others.
+// TestPublishKeepsFaultsApart mixes two good servers with one of each fault.
 func TestPublishKeepsFaultsApart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -345,6 +348,7 @@ func TestPublishKeepsFaultsApart(t *testing.T) {
 	}
 }
 
+// TestPublishManyServersAtOnce publishes to many servers and expects one move of references.
 func TestPublishManyServersAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -378,6 +382,7 @@ func TestPublishManyServersAtOnce(t *testing.T) {
 	}
 }
 
+// TestHistory asks for the commits of one certificate among others.
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -148,6 +148,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
+// TestTrailers reads the trailers of messages with and without.
 func TestTrailers(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]gitstore.Trailer{

@@ -19,6 +19,7 @@ import (
 	"github.com/certferry/certferry/gitstore/seal"
 )
 
+// TestOpenRefusesABadConfiguration leaves out or twists one setting at a time.
 func TestOpenRefusesABadConfiguration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -52,6 +53,7 @@ func TestOpenRefusesABadConfiguration(t *testing.T) {
 	}
 }
 
+// TestSnapshotFollowsMain changes main and looks at what is decoded again.
 func TestSnapshotFollowsMain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -90,6 +92,7 @@ func TestSnapshotFollowsMain(t *testing.T) {
 	}
 }
 
+// TestSnapshotReportsFaultsAndGoesOn puts every kind of rubbish on main.
 func TestSnapshotReportsFaultsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -143,6 +146,7 @@ func TestSnapshotReportsFaultsAndGoesOn(t *testing.T) {
 	}
 }
 
+// TestApplyMergesAndDetectsConflicts edits what somebody else edited, and what nobody did.
 func TestApplyMergesAndDetectsConflicts(t *testing.T) {
 	t.Parallel()
 	s := newWorld(t).open(1)
@@ -186,6 +190,7 @@ func TestApplyMergesAndDetectsConflicts(t *testing.T) {
 	}
 }
 
+// TestApplyRefuses tries changes that break a rule and expects that main stays.
 func TestApplyRefuses(t *testing.T) {
 	t.Parallel()
 	s := newWorld(t).open(1)
@@ -235,6 +240,7 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
+// TestApplyRecordsBeforeMainMoves checks the order on which the outbox relies.
 func TestApplyRecordsBeforeMainMoves(t *testing.T) {
 	t.Parallel()
 	s := newWorld(t).open(1)
@@ -255,6 +261,7 @@ func TestApplyRecordsBeforeMainMoves(t *testing.T) {
 	}
 }
 
+// TestConcurrentChangesAllArrive changes main from many goroutines that all started from one commit.
 func TestConcurrentChangesAllArrive(t *testing.T) {
 	t.Parallel()
 	s := newWorld(t).open(1)
@@ -280,6 +287,7 @@ func TestConcurrentChangesAllArrive(t *testing.T) {
 	}
 }
 
+// TestIssuedRoundTrip opens each version of a certificate that was issued twice.
 func TestIssuedRoundTrip(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -325,7 +333,7 @@ func TestIssuedRoundTrip(t *testing.T) {
 	}
 }
 
-// A bundle that somebody moved to another certificate, or swapped with an older one, is not opened.
+// TestOpenIssuedRefusesASwappedBundle moves a bundle to another certificate, and forges one.
 func TestOpenIssuedRefusesASwappedBundle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

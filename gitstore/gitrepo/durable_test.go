@@ -48,6 +48,7 @@ func exists(dir, name string) bool {
 	return err == nil
 }
 
+// TestOpenClearsWhatAKilledProcessLeft plants leftovers beside things that must stay.
 func TestOpenClearsWhatAKilledProcessLeft(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -78,6 +79,7 @@ func TestOpenClearsWhatAKilledProcessLeft(t *testing.T) {
 	}
 }
 
+// TestOpenFinishesAnUnfinishedRepository starts from each stage of making a repository.
 func TestOpenFinishesAnUnfinishedRepository(t *testing.T) {
 	t.Parallel()
 	for _, left := range [][]string{
@@ -93,6 +95,7 @@ func TestOpenFinishesAnUnfinishedRepository(t *testing.T) {
 	}
 }
 
+// TestOpenTakesOverForeignReferences finds references that another git wrote as files.
 func TestOpenTakesOverForeignReferences(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -114,6 +117,7 @@ func TestOpenTakesOverForeignReferences(t *testing.T) {
 	fsck(t, dir)
 }
 
+// TestApplyDoesNotOverwriteForeignReferences changes packed-refs behind the writer.
 func TestApplyDoesNotOverwriteForeignReferences(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -147,7 +151,7 @@ func TestApplyDoesNotOverwriteForeignReferences(t *testing.T) {
 	}
 }
 
-// An operator may run git gc or repack while the hub is down; deltas and loose objects must be readable.
+// TestReadsWhatGitRepacked reads deltas and loose objects: an operator may run git gc while the hub is down.
 func TestReadsWhatGitRepacked(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -195,7 +199,7 @@ func TestReadsWhatGitRepacked(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer r.Close()
+			defer closeRepo(t, r)
 			if diff := cmp.Diff(want, files(t, r, tip, "")); diff != "" {
 				t.Errorf("content (-want +got):\n%s", diff)
 			}
@@ -300,7 +304,7 @@ func refTo(t *testing.T, dir, what string) {
 	write(t, dir, "packed-refs", runGit(t, dir, "rev-parse", what)+" refs/heads/main\n")
 }
 
-// A tree that stock git would take, but that could lead a reader astray, is damage too.
+// TestOpenRefusesForeignTrees plants trees that git would take, but that could lead a reader astray.
 func TestOpenRefusesForeignTrees(t *testing.T) {
 	t.Parallel()
 	for name, mode := range map[string]string{"link": "120000", "program": "100755"} {
@@ -322,6 +326,7 @@ func TestOpenRefusesForeignTrees(t *testing.T) {
 	}
 }
 
+// TestOpenRefusesWhatIsNoRepository opens folders that hold something else.
 func TestOpenRefusesWhatIsNoRepository(t *testing.T) {
 	t.Parallel()
 	foreign := t.TempDir()
@@ -344,6 +349,7 @@ func TestOpenRefusesWhatIsNoRepository(t *testing.T) {
 	}
 }
 
+// TestOpenMendsMissingPackedRefs opens a repository that git init made.
 func TestOpenMendsMissingPackedRefs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

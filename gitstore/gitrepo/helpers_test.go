@@ -31,12 +31,15 @@ func openRepo(tb testing.TB, dir string) *gitrepo.Repo {
 	if err != nil {
 		tb.Fatalf("open repository: %v", err)
 	}
-	tb.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			tb.Errorf("close repository: %v", err)
-		}
-	})
+	tb.Cleanup(func() { closeRepo(tb, r) })
 	return r
+}
+
+func closeRepo(tb testing.TB, r *gitrepo.Repo) {
+	tb.Helper()
+	if err := r.Close(); err != nil {
+		tb.Errorf("close repository: %v", err)
+	}
 }
 
 // runGit runs the real git, away from the machine's configuration.

@@ -3,7 +3,6 @@ package gitrepo_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -128,8 +127,7 @@ func killWriter(t *testing.T, dir string, env []string, after time.Duration) (re
 		}
 	}
 	err = cmd.Wait()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() {
 		t.Errorf("the writer ended by itself: %v", err)
 	}
 	return recorded, moved
@@ -142,7 +140,7 @@ func checkAfterKill(t *testing.T, dir string, recorded, moved int) int {
 	if err != nil {
 		t.Fatalf("open after a kill: %v", err)
 	}
-	defer r.Close()
+	defer closeRepo(t, r)
 	n := commits(t, r)
 	if n < moved || n > max(recorded, moved) {
 		t.Errorf("%d commits, but %d were acknowledged and %d recorded", n, moved, recorded)

@@ -55,6 +55,7 @@ func checkPack(t *testing.T, r *gitrepo.Repo, wants, haves []gitrepo.Hash, depth
 	return objects, shallow
 }
 
+// TestMissingLinear lets git judge what clients in many states are sent.
 func TestMissingLinear(t *testing.T) {
 	t.Parallel()
 	r := openRepo(t, t.TempDir())
@@ -115,6 +116,7 @@ func TestMissingLinear(t *testing.T) {
 	})
 }
 
+// TestMissingWithMerges does the same with a history that forks.
 func TestMissingWithMerges(t *testing.T) {
 	t.Parallel()
 	r := openRepo(t, t.TempDir())

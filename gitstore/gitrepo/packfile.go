@@ -32,7 +32,7 @@ type pack struct {
 
 // openPack opens base.pack and base.idx.
 func openPack(base string) (*pack, error) {
-	f, err := os.Open(base + ".pack")
+	f, err := os.Open(base + ".pack") //nolint:gosec // G304: a file of the repository
 	if err != nil {
 		return nil, fmt.Errorf("open pack: %w", err)
 	}
@@ -63,7 +63,7 @@ func newPack(base string, f *os.File) (*pack, error) {
 	if string(head[:8]) != "PACK\x00\x00\x00\x02" {
 		return nil, corrupt("pack is not of version 2")
 	}
-	data, err := os.ReadFile(base + ".idx")
+	data, err := os.ReadFile(base + ".idx") //nolint:gosec // G304: a file of the repository
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (p *pack) read(offset int64) (*rawEntry, error) {
 
 // parseHeader splits the type and size (and a delta's base) from the compressed part.
 func (e *rawEntry) parseHeader(offset int64) error {
-	e.kind = plumbing.ObjectType(e.raw[0] >> 4 & 7) //nolint:gosec // G115: three bits
+	e.kind = plumbing.ObjectType(e.raw[0] >> 4 & 7)
 	e.size = int64(e.raw[0] & 15)
 	n, shift := 1, 4
 	for more := e.raw[0]&0x80 != 0; more; n++ {
@@ -158,10 +158,11 @@ func (e *rawEntry) parseOffset(offset int64) error {
 			back++
 		}
 		back = back<<7 | int64(c&0x7f)
-		if back >= offset {
+		last := c&0x80 == 0
+		if back >= offset || last && back == 0 {
 			break
 		}
-		if c&0x80 == 0 {
+		if last {
 			e.base = offset - back
 			e.body = e.body[i+1:]
 			return nil
@@ -260,9 +261,9 @@ func (p *pack) kept() bool {
 	return err == nil
 }
 
-// header returns the type and size of an object in the form that starts a pack entry.
+// entryHeader returns the type and size of an object in the form that starts a pack entry.
 func entryHeader(kind plumbing.ObjectType, size int) []byte {
-	c := byte(kind)<<4 | byte(size&15)
+	c := byte(kind&7)<<4 | byte(size&15)
 	size >>= 4
 	var out []byte
 	for size > 0 {
@@ -272,8 +273,6 @@ func entryHeader(kind plumbing.ObjectType, size int) []byte {
 	}
 	return append(out, c)
 }
-
-var _ io.ReadCloser = (zlibReader)(nil)
 
 // zlibReader is what compress/zlib's readers are: they can be used again.
 type zlibReader interface {

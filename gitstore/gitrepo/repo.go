@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-
 	"time"
 )
 
@@ -118,16 +117,16 @@ func (r *Repo) takeLock() error {
 	if err != nil {
 		return err
 	}
-	if err := flock(f); err != nil {
+	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	r.lock = f
 	return nil
 }
 
-func flock(f *os.File) error {
+func flock(f *os.File, how int) error {
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // G115: a file descriptor is an int
+		err := syscall.Flock(int(f.Fd()), how)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case errors.Is(err, syscall.EWOULDBLOCK):
@@ -213,7 +212,8 @@ func (r *Repo) release() error {
 		errs = append(errs, r.packs.close())
 	}
 	if r.lock != nil {
-		errs = append(errs, r.lock.Close())
+		// Closing alone would not do: a child process that was just forked holds the file until it runs its program.
+		errs = append(errs, flock(r.lock, syscall.LOCK_UN), r.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/certferry/certferry/gitstore/gitrepo"
 )
 
+// TestApplyAndReadBack writes two commits and reads them by every method, and by git log.
 func TestApplyAndReadBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -71,6 +72,7 @@ func TestApplyAndReadBack(t *testing.T) {
 	}
 }
 
+// TestStockGitReadsTheRepository clones with git, whole and shallow.
 func TestStockGitReadsTheRepository(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -99,6 +101,7 @@ func TestStockGitReadsTheRepository(t *testing.T) {
 	}
 }
 
+// TestManyBranchesInOneBatch makes many branches and expects one pack and one move.
 func TestManyBranchesInOneBatch(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -136,6 +139,7 @@ func TestManyBranchesInOneBatch(t *testing.T) {
 	fsck(t, dir)
 }
 
+// TestApplyRefuses tries updates that break a rule and expects that nothing changes.
 func TestApplyRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -206,6 +210,7 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
+// TestApplyStopsWithoutATrace stops batches half-way.
 func TestApplyStopsWithoutATrace(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -235,6 +240,7 @@ func TestApplyStopsWithoutATrace(t *testing.T) {
 	fsck(t, dir)
 }
 
+// TestSignedCommits checks that what is signed is what a reader verifies.
 func TestSignedCommits(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -281,6 +287,7 @@ func TestSignedCommits(t *testing.T) {
 	}
 }
 
+// TestReadErrors reads what is not there, or is something else.
 func TestReadErrors(t *testing.T) {
 	t.Parallel()
 	r := openRepo(t, t.TempDir())
@@ -341,6 +348,7 @@ type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("connection reset") }
 
+// TestReadersDuringWrites reads and packs while commits are made and packs are merged.
 func TestReadersDuringWrites(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -388,6 +396,7 @@ func TestReadersDuringWrites(t *testing.T) {
 	}
 }
 
+// TestClose checks the lock, and that what was written is there after reopening.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
