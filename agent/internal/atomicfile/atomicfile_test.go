@@ -16,6 +16,7 @@ import (
 	"github.com/certferry/certferry/agent/internal/atomicfile"
 )
 
+// TestWrite: a replacement has a new inode and a fresh time.
 func TestWrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -61,6 +62,7 @@ func alone(t *testing.T, path string) {
 	}
 }
 
+// TestWriteFails leaves nothing behind.
 func TestWriteFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -80,6 +82,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
+// TestStageRefusesWhatIsThere: nobody can lay a link where a file will be staged.
 func TestStageRefusesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -95,6 +98,7 @@ func TestStageRefusesWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestReadRefuses what is no plain file of sensible size.
 func TestReadRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

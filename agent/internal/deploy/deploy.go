@@ -95,7 +95,7 @@ func (d *Deployer) Deploy(ctx context.Context, deployments []agent.Deployment) (
 	defer unlock()
 	// Whoever starts a transaction first clears up after the one that a crash cut off.
 	if _, err := d.recover(ctx); err != nil {
-		d.log.Error("interrupted deployment not recovered", "error", err)
+		d.log.ErrorContext(ctx, "interrupted deployment not recovered", "error", err)
 	}
 
 	plans := d.plan(ctx, deployments)

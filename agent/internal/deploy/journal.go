@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/certferry/certferry/agent/internal/atomicfile"
@@ -190,17 +191,15 @@ func (dir journals) list() ([]string, error) {
 
 // create makes the folder of the next journal.
 func (dir journals) create() (string, error) {
-	list, err := dir.list()
+	entries, err := os.ReadDir(string(dir))
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("list journals: %w", err)
 	}
 	next := uint64(1)
-	if len(list) > 0 {
-		last, err := strconv.ParseUint(filepath.Base(list[len(list)-1]), 10, 63)
-		if err != nil {
-			return "", fmt.Errorf("number journal: %w", err)
+	for _, e := range entries { // Those put aside count too.
+		if n, err := strconv.ParseUint(strings.TrimSuffix(e.Name(), corruptSuffix), 10, 63); err == nil {
+			next = max(next, n+1)
 		}
-		next = last + 1
 	}
 	path := filepath.Join(string(dir), fmt.Sprintf("%010d", next))
 	if err := os.Mkdir(path, 0o700); err != nil {

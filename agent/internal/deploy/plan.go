@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ import (
 )
 
 const (
-	// parallel is how many targets are looked at at once.
+	// parallel is how many targets are looked at in parallel.
 	parallel = 16
 	// clockSkew is how far the server's clock may be behind.
 	clockSkew = 24 * time.Hour
@@ -315,7 +316,7 @@ func (p *plan) checkAge() error {
 	}
 	leaf := p.deployment.Bundle.Leaf
 	for _, old := range append([]*x509.Certificate{p.previous}, p.before...) {
-		if old == nil || string(old.RawIssuer) == string(old.RawSubject) || !covers(old, p.deployment.Names) {
+		if old == nil || string(old.RawIssuer) == string(old.RawSubject) || !sameNames(old, p.deployment.Names) {
 			continue
 		}
 		if leaf.NotBefore.Before(old.NotBefore) && leaf.NotAfter.Before(old.NotAfter) {
@@ -326,13 +327,10 @@ func (p *plan) checkAge() error {
 	return nil
 }
 
-func covers(c *x509.Certificate, names []string) bool {
-	for _, name := range names {
-		if c.VerifyHostname(probe.Concrete(name)) != nil {
-			return false
-		}
-	}
-	return true
+// sameNames says that c is an earlier or later issue of the same certificate, not one that happens to be served
+// for one of the names.
+func sameNames(c *x509.Certificate, names []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(c.DNSNames)), slices.Sorted(slices.Values(names)))
 }
 
 // each calls fn for 0 to n-1, a few at a time, and returns when all have returned.

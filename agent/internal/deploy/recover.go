@@ -44,7 +44,7 @@ func (d *Deployer) recover(ctx context.Context) ([]agent.Outcome, error) {
 func (d *Deployer) resume(ctx context.Context, dir string, j *journal) []agent.Outcome {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
 	defer cancel()
-	d.log.Warn("recovering an interrupted deployment", "journal", dir, "step", j.Step)
+	d.log.WarnContext(ctx, "recovering an interrupted deployment", "journal", dir, "step", j.Step)
 	tx := &transaction{d: d, dir: dir, journal: *j, recovering: true}
 	allowed, err := d.policy()
 	for _, e := range j.Items {

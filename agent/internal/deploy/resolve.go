@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -134,10 +135,8 @@ func checkOwner(info fs.FileInfo, allowed ...int) error {
 	if uid == 0 || uid == os.Geteuid() {
 		return nil
 	}
-	for _, a := range allowed {
-		if uid == a {
-			return nil
-		}
+	if slices.Contains(allowed, uid) {
+		return nil
 	}
 	return fmt.Errorf("belongs to user %d, who could lead the agent to other files; it must belong to root", uid)
 }

@@ -30,9 +30,9 @@ type wayBack struct {
 
 // rollback puts the previous files back because of cause. Afterwards every plan has ended.
 func (t *transaction) rollback(ctx context.Context, cause *agent.StepError) {
-	t.d.log.Warn("rolling back", "phase", cause.Phase, "error", cause)
+	t.d.log.WarnContext(ctx, "rolling back", "phase", cause.Phase, "error", cause)
 	if err := t.write(stepRollingBack); err != nil {
-		t.d.log.Warn("roll back not noted", "journal", t.dir, "error", err)
+		t.d.log.WarnContext(ctx, "roll back not noted", "journal", t.dir, "error", err)
 	}
 	back := wayBack{restore: t.restore()}
 	back.test = t.driver().Test(ctx, t.target())

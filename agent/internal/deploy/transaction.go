@@ -59,17 +59,17 @@ func (t *transaction) run(ctx context.Context) {
 		return
 	}
 	if err := t.prepare(); err != nil {
-		t.abort(agent.PhaseStage, err)
+		t.abort(err)
 		return
 	}
 	failpoint.Hit("agent.deploy.prepared")
 	if err := t.stage(); err != nil {
-		t.abort(agent.PhaseStage, err)
+		t.abort(err)
 		return
 	}
 	failpoint.Hit("agent.deploy.staged")
 	if err := firstError(ctx.Err(), t.recheck()); err != nil {
-		t.abort(agent.PhaseStage, err)
+		t.abort(err)
 		return
 	}
 	// From here on the end is reached in any case: a server must not stay between two certificates because
@@ -77,7 +77,7 @@ func (t *transaction) run(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTimeout)
 	defer cancel()
 	if err := t.write(stepCommitting); err != nil {
-		t.abort(agent.PhaseStage, err)
+		t.abort(err)
 		return
 	}
 	failpoint.Hit("agent.deploy.committing")
@@ -281,7 +281,7 @@ func (t *transaction) testFailed(ctx context.Context, err *agent.StepError) {
 	if t.journal.BrokenBefore {
 		// The pair on disk was unusable and is whole now; something else is broken as well, and the running
 		// server is best left alone.
-		t.keep(ctx, err, "the files on disk are mended, but something else in the configuration is broken; nothing was reloaded")
+		t.keep(ctx, err, "the new files are on disk, but something else in the configuration is broken; nothing was reloaded")
 		return
 	}
 	t.rollback(ctx, err)
@@ -331,12 +331,12 @@ func (t *transaction) await(ctx context.Context, p *plan, want []served) error {
 }
 
 // abort ends a transaction that changed nothing but staged files, which it removes.
-func (t *transaction) abort(phase agent.Phase, err error) {
+func (t *transaction) abort(err error) {
 	t.dropStaged()
 	if t.dir != "" {
 		err = errors.Join(err, os.RemoveAll(t.dir))
 	}
-	refuse(t.plans, phase, fmt.Errorf("nothing was changed: %w", err))
+	refuse(t.plans, agent.PhaseStage, fmt.Errorf("nothing was changed: %w", err))
 }
 
 // dropStaged removes what lies beside the files, of the way forward and of the way back.
@@ -376,8 +376,7 @@ func current(path string) (string, error) {
 }
 
 func asStep(phase agent.Phase, err error) *agent.StepError {
-	var step *agent.StepError
-	if errors.As(err, &step) {
+	if step, ok := errors.AsType[*agent.StepError](err); ok {
 		return step
 	}
 	return &agent.StepError{Phase: phase, Err: err}

@@ -13,6 +13,7 @@ import (
 	"github.com/certferry/certferry/agent/internal/deployer"
 )
 
+// TestRegistry knows the deployers that a policy may name.
 func TestRegistry(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"files", "nginx"} {
@@ -33,6 +34,7 @@ func script(t *testing.T, body string) string {
 	return path
 }
 
+// TestRun: no shell, no environment, a bounded tail of the output.
 func TestRun(t *testing.T) {
 	t.Setenv("CERTFERRY_CANARY", "seen")
 	tests := []struct {
@@ -68,6 +70,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestRunKillsTheGroup: what a program started ends with it.
 func TestRunKillsTheGroup(t *testing.T) {
 	t.Parallel()
 	pidFile := filepath.Join(t.TempDir(), "pid")
@@ -111,6 +114,7 @@ func gone(pid int) bool {
 	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
+// TestRunRefuses programs that others could have written.
 func TestRunRefuses(t *testing.T) {
 	t.Parallel()
 	writable := script(t, "echo ran")

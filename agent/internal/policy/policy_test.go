@@ -59,6 +59,7 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// TestTarget: what is not allowed is answered with a sentence.
 func TestTarget(t *testing.T) {
 	t.Parallel()
 	p := decodeExample(t)
@@ -73,6 +74,7 @@ func TestTarget(t *testing.T) {
 	}
 }
 
+// TestAllows: a wildcard stands for itself and one label more.
 func TestAllows(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -142,6 +144,7 @@ const site = `targets:
     probe: {addresses: ["127.0.0.1:443"]}
 `
 
+// TestDecode refuses every doubtful line.
 func TestDecode(t *testing.T) {
 	t.Parallel()
 	replaced := func(old, with string) string {
@@ -250,6 +253,7 @@ func write(t *testing.T, mode os.FileMode) string {
 	return path
 }
 
+// TestLoad refuses a file that others could write or swap.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	if p, err := policy.Load(write(t, 0o644)); err != nil || len(p.Targets()) != 1 {
@@ -257,7 +261,7 @@ func TestLoad(t *testing.T) {
 	}
 	link := filepath.Join(t.TempDir(), "policy.yaml")
 	open := filepath.Join(t.TempDir(), "open")
-	if err := errors.Join(os.Symlink(write(t, 0o600), link), os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil { //nolint:gosec // the test needs it
+	if err := errors.Join(os.Symlink(write(t, 0o600), link), os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil {
 		t.Fatal(err)
 	}
 	inOpen := filepath.Join(open, "policy.yaml")
@@ -282,6 +286,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// TestLoadForeign refuses a file of somebody else.
 func TestLoadForeign(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -296,6 +301,7 @@ func TestLoadForeign(t *testing.T) {
 	}
 }
 
+// FuzzDecode looks for a policy that says less than it seems to.
 func FuzzDecode(f *testing.F) {
 	data, err := os.ReadFile(example)
 	if err != nil {

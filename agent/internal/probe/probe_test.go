@@ -48,6 +48,7 @@ func pair(b *bundle.Bundle) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{b.Leaf.Raw}, PrivateKey: b.Key}
 }
 
+// TestProbe sees a leaf only where the server proved that it has the key.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	ca := deployertest.NewCA(t, time.Now())
@@ -80,6 +81,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestProbeGivesUp on a server that says nothing, and on none.
 func TestProbeGivesUp(t *testing.T) {
 	t.Parallel()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0") // Nobody accepts.
@@ -96,6 +98,7 @@ func TestProbeGivesUp(t *testing.T) {
 	}
 }
 
+// TestEndpoints: every address with every name, once.
 func TestEndpoints(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -124,6 +127,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// TestBudget is 15 seconds unless the policy says otherwise.
 func TestBudget(t *testing.T) {
 	t.Parallel()
 	if got := probe.Budget(agent.Target{}); got != 15*time.Second {
@@ -148,6 +152,7 @@ func (s *script) Probe(context.Context, string, string) (tls.ConnectionState, er
 	return tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}, nil
 }
 
+// TestAwait wants four in a row.
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	ca := deployertest.NewCA(t, time.Now())
@@ -193,6 +198,7 @@ func (nothing) Probe(context.Context, string, string) (tls.ConnectionState, erro
 	return tls.ConnectionState{}, nil
 }
 
+// TestLeafWithoutCertificate: a prober that shows nothing is an error, not a leaf.
 func TestLeafWithoutCertificate(t *testing.T) {
 	t.Parallel()
 	if _, err := probe.Leaf(t.Context(), nothing{}, probe.Endpoint{}); err == nil {

@@ -34,7 +34,7 @@ func StartHammer(tb testing.TB, address, serverName string, loops int) *Hammer {
 	prober := &probe.Prober{Timeout: 10 * time.Second}
 	for range loops {
 		h.done.Go(func() {
-			for ctx.Err() == nil {
+			for {
 				leaf, err := probe.Leaf(context.WithoutCancel(ctx), prober, endpoint)
 				h.handshakes.Add(1)
 				h.mu.Lock()
@@ -45,6 +45,9 @@ func StartHammer(tb testing.TB, address, serverName string, loops int) *Hammer {
 					h.leaves[bundle.LeafSHA256(leaf)] = true
 				}
 				h.mu.Unlock()
+				if ctx.Err() != nil {
+					return
+				}
 			}
 		})
 	}
@@ -63,9 +66,6 @@ func (h *Hammer) Check(tb testing.TB, leaves ...string) {
 	h.end()
 	if n := h.failures.Load(); n > 0 {
 		tb.Errorf("%d of %d handshakes failed, the last with: %v", n, h.handshakes.Load(), h.lastErr)
-	}
-	if h.handshakes.Load() == 0 {
-		tb.Error("no handshake was made")
 	}
 	for _, leaf := range leaves {
 		delete(h.leaves, leaf)

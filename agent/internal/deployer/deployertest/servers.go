@@ -35,7 +35,7 @@ func Program(tb testing.TB, name string) string {
 	tb.Helper()
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") { //nolint:forbidigo // a test looks for programs where a shell would
 		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 { //nolint:gosec // see above
 			return path
 		}
 	}
@@ -190,7 +190,7 @@ func (s *Server) start(tb testing.TB, argv ...string) {
 		s.Stop(tb)
 		if tb.Failed() {
 			for _, name := range []string{"output.log", "error.log"} {
-				if data, err := os.ReadFile(filepath.Join(s.Dir, name)); err == nil && len(data) > 0 {
+				if data, err := os.ReadFile(filepath.Join(s.Dir, name)); err == nil && len(data) > 0 { //nolint:gosec // the test made the file
 					tb.Logf("%s:\n%s", name, data)
 				}
 			}

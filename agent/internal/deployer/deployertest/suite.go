@@ -23,9 +23,9 @@ type Harness struct {
 	Target   agent.Target
 	Server   *Server
 	// Break spoils the server's configuration by something else than the pair; nil if it has none.
-	Break func(tb testing.TB)
+	Break func()
 	// Jam makes the server ignore reloads; nil if the deployer could not know.
-	Jam func(tb testing.TB)
+	Jam func()
 	// KnowsServer says that the deployer notices that its server does not run.
 	KnowsServer bool
 }
@@ -33,31 +33,40 @@ type Harness struct {
 // Name is the DNS name of the certificates in the suite.
 const Name = "www.example.com"
 
+// conformance is one test of the suite.
+type conformance struct {
+	*testing.T
+
+	ca *CA
+	h  *Harness
+}
+
 // Run runs the suite; start starts a server that serves b, anew for each test.
-func Run(t *testing.T, start func(t *testing.T, b *bundle.Bundle) *Harness) {
+func Run(t *testing.T, start func(tb testing.TB, b *bundle.Bundle) *Harness) {
+	t.Helper()
 	ca := NewCA(t, time.Now()) //nolint:forbidigo // real servers look at the real clock
-	for name, test := range map[string]func(*testing.T, *CA, *Harness){
-		"files":             testFiles,
-		"good":              testGood,
-		"broken":            testBroken,
-		"mismatched":        testMismatched,
-		"jammed":            testJammed,
-		"cancelled":         testCancelled,
-		"not running":       testNotRunning,
-		"changes no file":   testChangesNothing,
-		"reloads many":      testReloadsMany,
-		"key stays private": testKeyStaysPrivate,
+	for name, test := range map[string]func(conformance){
+		"files":             conformance.files,
+		"good":              conformance.good,
+		"broken":            conformance.broken,
+		"mismatched":        conformance.mismatched,
+		"jammed":            conformance.jammed,
+		"cancelled":         conformance.cancelled,
+		"not running":       conformance.notRunning,
+		"changes no file":   conformance.changesNothing,
+		"reloads many":      conformance.reloadsMany,
+		"key stays private": conformance.keyStaysPrivate,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, ca, start(t, ca.Issue(t, Name)))
+			test(conformance{T: t, ca: ca, h: start(t, ca.Issue(t, Name))})
 		})
 	}
 }
 
-func testFiles(t *testing.T, ca *CA, h *Harness) {
-	b := ca.Issue(t, Name)
-	files, err := h.Deployer.Files(h.Target, b)
+func (t conformance) files() {
+	b := t.ca.Issue(t, Name)
+	files, err := t.h.Deployer.Files(t.h.Target, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +76,7 @@ func testFiles(t *testing.T, ca *CA, h *Harness) {
 		if !filepath.IsAbs(f.Path) {
 			t.Errorf("file %q is not absolute", f.Path)
 		}
-		if f.Path != h.Target.Certificate && f.Path != h.Target.Key {
+		if f.Path != t.h.Target.Certificate && f.Path != t.h.Target.Key {
 			t.Errorf("file %s does not stand in the target", f.Path)
 		}
 		if holdsKey := bytes.Contains(f.Data, []byte("PRIVATE KEY")); holdsKey != f.Secret {
@@ -84,64 +93,64 @@ func testFiles(t *testing.T, ca *CA, h *Harness) {
 	if back.LeafSHA256() != b.LeafSHA256() || len(back.Chain) != len(b.Chain) || back.Key == nil {
 		t.Error("leaf, chain and key do not come back from the files")
 	}
-	if _, err := h.Deployer.Files(h.Target, &bundle.Bundle{Leaf: b.Leaf, Chain: b.Chain}); err == nil {
+	if _, err := t.h.Deployer.Files(t.h.Target, &bundle.Bundle{Leaf: b.Leaf, Chain: b.Chain}); err == nil {
 		t.Error("a bundle without a key is accepted")
 	}
 }
 
-func testGood(t *testing.T, ca *CA, h *Harness) {
-	if err := h.Deployer.Test(t.Context(), h.Target); err != nil {
+func (t conformance) good() {
+	if err := t.h.Deployer.Test(t.Context(), t.h.Target); err != nil {
 		t.Fatal(err)
 	}
-	b := ca.Issue(t, Name)
-	WritePair(t, b, h.Target.Certificate, h.Target.Key)
-	if err := h.Deployer.Test(t.Context(), h.Target); err != nil {
+	b := t.ca.Issue(t, Name)
+	WritePair(t, b, t.h.Target.Certificate, t.h.Target.Key)
+	if err := t.h.Deployer.Test(t.Context(), t.h.Target); err != nil {
 		t.Fatal(err)
 	}
-	reloadAndSee(t, h, b)
+	t.reloadAndSee(b)
 }
 
-func testReloadsMany(t *testing.T, ca *CA, h *Harness) {
+func (t conformance) reloadsMany() {
 	for range 3 {
-		b := ca.Issue(t, Name)
-		WritePair(t, b, h.Target.Certificate, h.Target.Key)
-		reloadAndSee(t, h, b)
+		b := t.ca.Issue(t, Name)
+		WritePair(t, b, t.h.Target.Certificate, t.h.Target.Key)
+		t.reloadAndSee(b)
 	}
 }
 
-func reloadAndSee(t *testing.T, h *Harness, b *bundle.Bundle) {
+func (t conformance) reloadAndSee(b *bundle.Bundle) {
 	t.Helper()
-	if err := h.Deployer.Reload(t.Context(), h.Target); err != nil {
+	if err := t.h.Deployer.Reload(t.Context(), t.h.Target); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, err := probe.Await(ctx, new(probe.Prober), probe.Endpoint{Address: h.Server.Address, ServerName: Name}, b.LeafSHA256()); err != nil {
+	if _, err := probe.Await(ctx, new(probe.Prober), probe.Endpoint{Address: t.h.Server.Address, ServerName: Name}, b.LeafSHA256()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func testBroken(t *testing.T, _ *CA, h *Harness) {
-	if h.Break == nil {
+func (t conformance) broken() {
+	if t.h.Break == nil {
 		t.Skip("this server has no configuration beside its pair")
 	}
-	h.Break(t)
-	wantStep(t, h.Deployer.Test(t.Context(), h.Target), agent.PhaseTest)
+	t.h.Break()
+	t.wantStep(t.h.Deployer.Test(t.Context(), t.h.Target), agent.PhaseTest)
 }
 
-func testMismatched(t *testing.T, ca *CA, h *Harness) {
-	pem, err := ca.Issue(t, Name).KeyPEM()
+func (t conformance) mismatched() {
+	pem, err := t.ca.Issue(t, Name).KeyPEM()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(h.Target.Key, pem, 0o600); err != nil {
+	if err := os.WriteFile(t.h.Target.Key, pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wantStep(t, h.Deployer.Test(t.Context(), h.Target), agent.PhaseTest)
+	t.wantStep(t.h.Deployer.Test(t.Context(), t.h.Target), agent.PhaseTest)
 }
 
 // wantStep wants a failing step that says what the program said.
-func wantStep(t *testing.T, err error, phase agent.Phase) {
+func (t conformance) wantStep(err error, phase agent.Phase) {
 	t.Helper()
 	var step *agent.StepError
 	if !errors.As(err, &step) || step.Phase != phase || step.Output == "" {
@@ -152,60 +161,60 @@ func wantStep(t *testing.T, err error, phase agent.Phase) {
 	}
 }
 
-func testJammed(t *testing.T, ca *CA, h *Harness) {
-	if h.Jam == nil {
+func (t conformance) jammed() {
+	if t.h.Jam == nil {
 		t.Skip("this deployer cannot know whether its server reloaded; the probe tells")
 	}
-	h.Jam(t)
-	WritePair(t, ca.Issue(t, Name), h.Target.Certificate, h.Target.Key)
-	err := h.Deployer.Reload(t.Context(), h.Target)
+	t.h.Jam()
+	WritePair(t, t.ca.Issue(t, Name), t.h.Target.Certificate, t.h.Target.Key)
+	err := t.h.Deployer.Reload(t.Context(), t.h.Target)
 	var step *agent.StepError
 	if !errors.As(err, &step) || step.Phase != agent.PhaseReload {
 		t.Fatalf("the error is %v, want a step error of the phase reload", err)
 	}
 }
 
-func testCancelled(t *testing.T, _ *CA, h *Harness) {
+func (t conformance) cancelled() {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := h.Deployer.Test(ctx, h.Target); !errors.Is(err, context.Canceled) {
+	if err := t.h.Deployer.Test(ctx, t.h.Target); !errors.Is(err, context.Canceled) {
 		t.Errorf("test with a cancelled context: %v", err)
 	}
-	if err := h.Deployer.Reload(ctx, h.Target); !errors.Is(err, context.Canceled) {
+	if err := t.h.Deployer.Reload(ctx, t.h.Target); !errors.Is(err, context.Canceled) {
 		t.Errorf("reload with a cancelled context: %v", err)
 	}
 }
 
-func testNotRunning(t *testing.T, _ *CA, h *Harness) {
-	if !h.KnowsServer {
+func (t conformance) notRunning() {
+	if !t.h.KnowsServer {
 		t.Skip("this deployer cannot know whether its server runs")
 	}
-	h.Server.Stop(t)
-	if err := h.Deployer.Test(t.Context(), h.Target); !errors.Is(err, agent.ErrNotRunning) {
+	t.h.Server.Stop(t)
+	if err := t.h.Deployer.Test(t.Context(), t.h.Target); !errors.Is(err, agent.ErrNotRunning) {
 		t.Errorf("test: %v", err)
 	}
-	if err := h.Deployer.Reload(t.Context(), h.Target); !errors.Is(err, agent.ErrNotRunning) {
+	if err := t.h.Deployer.Reload(t.Context(), t.h.Target); !errors.Is(err, agent.ErrNotRunning) {
 		t.Errorf("reload: %v", err)
 	}
 }
 
-func testChangesNothing(t *testing.T, _ *CA, h *Harness) {
-	before := [2][]byte{read(t, h.Target.Certificate), read(t, h.Target.Key)}
-	if err := errors.Join(h.Deployer.Test(t.Context(), h.Target), h.Deployer.Reload(t.Context(), h.Target)); err != nil {
+func (t conformance) changesNothing() {
+	before := [2][]byte{t.read(t.h.Target.Certificate), t.read(t.h.Target.Key)}
+	if err := errors.Join(t.h.Deployer.Test(t.Context(), t.h.Target), t.h.Deployer.Reload(t.Context(), t.h.Target)); err != nil {
 		t.Fatal(err)
 	}
-	after := [2][]byte{read(t, h.Target.Certificate), read(t, h.Target.Key)}
+	after := [2][]byte{t.read(t.h.Target.Certificate), t.read(t.h.Target.Key)}
 	if !bytes.Equal(before[0], after[0]) || !bytes.Equal(before[1], after[1]) {
 		t.Error("test or reload changed a file of the target")
 	}
 }
 
-func testKeyStaysPrivate(t *testing.T, _ *CA, h *Harness) {
-	key := read(t, h.Target.Key)
-	if err := os.WriteFile(h.Target.Certificate, key, 0o600); err != nil {
+func (t conformance) keyStaysPrivate() {
+	key := t.read(t.h.Target.Key)
+	if err := os.WriteFile(t.h.Target.Certificate, key, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := h.Deployer.Test(t.Context(), h.Target)
+	err := t.h.Deployer.Test(t.Context(), t.h.Target)
 	if err == nil {
 		t.Fatal("a key in place of the certificate passes the test")
 	}
@@ -216,9 +225,9 @@ func testKeyStaysPrivate(t *testing.T, _ *CA, h *Harness) {
 	}
 }
 
-func read(t *testing.T, path string) []byte {
+func (t conformance) read(path string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // the test made the file
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/certferry/certferry/gitstore/bundle"
 )
 
+// TestConformance on the example site.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -25,12 +26,13 @@ func TestConformance(t *testing.T) {
 		}
 		return binary, nil
 	})
-	deployertest.Run(t, func(t *testing.T, b *bundle.Bundle) *deployertest.Harness {
+	deployertest.Run(t, func(tb testing.TB, b *bundle.Bundle) *deployertest.Harness {
+		tb.Helper()
 		binary, err := build()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		s := deployertest.StartTLSSite(t, binary, b)
+		s := deployertest.StartTLSSite(tb, binary, b)
 		return &deployertest.Harness{
 			Deployer: files.New(deployer.Run),
 			Server:   s,
@@ -42,6 +44,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// TestNoCommands: without commands there is nothing to do.
 func TestNoCommands(t *testing.T) {
 	t.Parallel()
 	d := files.New(nil)

@@ -24,8 +24,9 @@ func newDeployer() *nginx.Deployer {
 	return nginx.New(nginx.Config{Run: deployer.Run, ReloadBudget: 2 * time.Second})
 }
 
-func harness(t *testing.T, b *bundle.Bundle) *deployertest.Harness {
-	s := deployertest.StartNginx(t, b)
+func harness(tb testing.TB, b *bundle.Bundle) *deployertest.Harness {
+	tb.Helper()
+	s := deployertest.StartNginx(tb, b)
 	return &deployertest.Harness{
 		Deployer: newDeployer(),
 		Server:   s,
@@ -33,8 +34,8 @@ func harness(t *testing.T, b *bundle.Bundle) *deployertest.Harness {
 			Name: "site", Deployer: "nginx", Certificate: s.Certificate, Key: s.Key,
 			Nginx: agent.NginxTarget{Config: s.Config},
 		},
-		Break:       func(tb testing.TB) { s.WriteNginxConfig(tb, "no_such_directive on;") },
-		Jam:         func(tb testing.TB) { s.WriteNginxConfig(tb, "server { listen "+takenAddress(tb)+"; }") },
+		Break:       func() { s.WriteNginxConfig(tb, "no_such_directive on;") },
+		Jam:         func() { s.WriteNginxConfig(tb, "server { listen "+takenAddress(tb)+"; }") },
 		KnowsServer: true,
 	}
 }
@@ -50,6 +51,7 @@ func takenAddress(tb testing.TB) string {
 	return l.Addr().String()
 }
 
+// TestConformance on a real nginx.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	deployertest.Program(t, "nginx")
@@ -247,6 +249,7 @@ func TestMasterChecks(t *testing.T) {
 	}
 }
 
+// TestUnreadableProc: a process that cannot be looked at is not worked on.
 func TestUnreadableProc(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
