@@ -80,11 +80,13 @@ type Server struct {
 	// What the last heartbeat said; LastSeenAt is zero before the first.
 	LastSeenAt time.Time
 	Counter    uint64
-	Commit     string
-	Generation uint64
-	Held       bool
-	Status     string
-	Message    string
+	// RegressedAt is when a heartbeat last came with a lower Counter than one before: a machine was cloned or set back.
+	RegressedAt time.Time
+	Commit      string
+	Generation  uint64
+	Held        bool
+	Status      string
+	Message     string
 }
 
 // Observation is what an agent reported last of one certificate at one target.

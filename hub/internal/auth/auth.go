@@ -100,7 +100,7 @@ func New(cfg Config) (*Auth, error) {
 	}
 	return &Auth{
 		cfg: cfg, nobody: nobody, throttle: newThrottle(cfg.Now),
-		hashing: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
+		hashing: semaphore.NewWeighted(int64(runtime.NumCPU())),
 	}, nil
 }
 
@@ -140,15 +140,16 @@ func (a *Auth) EnsureSetupCode(ctx context.Context) (code string, needed bool, e
 
 // Setup makes the first administrator and logs in. The code works once.
 func (a *Auth) Setup(ctx context.Context, code, name, password string) (Login, error) {
-	if err := a.throttle.check("setup"); err != nil {
-		return Login{}, err
-	}
 	want, err := a.cfg.Store.Setting(ctx, setupSetting)
 	if err != nil {
 		return Login{}, err
 	}
 	if want == "" || subtle.ConstantTimeCompare([]byte(HashToken(strings.TrimSpace(code))), []byte(want)) != 1 {
-		a.throttle.fail("setup")
+		// Nobody guesses 256 bits: the throttle spares the audit history, and never stops who has the code.
+		if err := a.throttle.begin(ctx, "setup"); err != nil {
+			return Login{}, err
+		}
+		defer a.throttle.end(true, "setup")
 		refused := unauthenticated("the setup code is not valid: take the one that the hub printed when it last started")
 		return Login{}, errors.Join(refused, a.cfg.Store.Audit(ctx, a.event(string(hub.Anonymous), "setup", hub.OutcomeDenied, "", "wrong setup code")))
 	}
@@ -215,16 +216,41 @@ func (a *Auth) newUser(ctx context.Context, name, password string, role apiv1.Ro
 
 // Login checks name and password. Failures are counted by account and by address.
 func (a *Auth) Login(ctx context.Context, name, password, address string) (Login, error) {
-	account, host := "account:"+name, "address:"+address
-	for _, key := range []string{account, host} {
-		if err := a.throttle.check(key); err != nil {
-			return Login{}, err
-		}
+	keys := []string{addressKey(address)}
+	if userName.MatchString(name) { // no other account exists, and what was typed may be long
+		keys = append(keys, accountKey(name))
 	}
-	user, err := a.cfg.Store.User(ctx, name)
+	if err := a.throttle.begin(ctx, keys...); err != nil {
+		return Login{}, err
+	}
+	user, err := a.check(ctx, name, password)
+	a.throttle.end(errors.Is(err, hub.ErrUnauthenticated), keys...)
+	switch {
+	case err == nil:
+		a.throttle.forget(accountKey(name))
+		return a.start(ctx, user, address)
+	case !errors.Is(err, hub.ErrUnauthenticated):
+		return Login{}, err
+	}
+	actor := user.Name
+	if actor == "" {
+		actor = string(hub.Anonymous) // what was typed as a name may be a password
+	}
+	return Login{}, errors.Join(err, a.cfg.Store.Audit(ctx, a.event(actor, "login", hub.OutcomeDenied, address, "")))
+}
+
+func accountKey(name string) string { return "account:" + name }
+
+// check answers the account if the password is its own, and with an error the account that was meant, if there is
+// one. It takes the same time for one that does not exist.
+func (a *Auth) check(ctx context.Context, name, password string) (hub.User, error) {
+	user, err := hub.User{}, hub.ErrNotFound
+	if userName.MatchString(name) {
+		user, err = a.cfg.Store.User(ctx, name)
+	}
 	known := err == nil
 	if err != nil && !errors.Is(err, hub.ErrNotFound) {
-		return Login{}, err
+		return hub.User{}, err
 	}
 	hash := user.PasswordHash
 	if !known {
@@ -232,20 +258,12 @@ func (a *Auth) Login(ctx context.Context, name, password, address string) (Login
 	}
 	match, err := a.matches(ctx, password, hash)
 	if err != nil {
-		return Login{}, err
+		return hub.User{}, err
 	}
 	if !known || !match || user.Disabled {
-		a.throttle.fail(account)
-		a.throttle.fail(host)
-		actor := name
-		if !known {
-			actor = string(hub.Anonymous) // what was typed as a name may be a password
-		}
-		refused := unauthenticated("name or password is wrong")
-		return Login{}, errors.Join(refused, a.cfg.Store.Audit(ctx, a.event(actor, "login", hub.OutcomeDenied, address, "")))
+		return user, unauthenticated("name or password is wrong")
 	}
-	a.throttle.forget(account)
-	return a.start(ctx, user, address)
+	return user, nil
 }
 
 // start keeps a new session for user.
@@ -262,7 +280,7 @@ func (a *Auth) start(ctx context.Context, user hub.User, address string) (Login,
 }
 
 func (a *Auth) login(user hub.User, s hub.Session, refresh string) (Login, error) {
-	access, expires, err := a.signAccess(user.Name, s.ID)
+	access, expires, err := a.signAccess(user.Name, s)
 	if err != nil {
 		return Login{}, err
 	}
@@ -301,9 +319,9 @@ func (a *Auth) Refresh(ctx context.Context, token string) (Login, error) {
 		if rotated {
 			return a.login(user, s, next)
 		}
-		s.RotatedAt = now // another tab rotated it between our two looks
+		s.PreviousHash, s.RotatedAt = hash, now // another tab rotated it between our two looks
 	}
-	if now.Sub(s.RotatedAt) <= refreshGrace {
+	if s.PreviousHash == hash && now.Sub(s.RotatedAt) <= refreshGrace {
 		return a.login(user, s, "")
 	}
 	refused := unauthenticated("the session was used from two places and has ended: log in again")
@@ -376,11 +394,13 @@ func (a *Auth) person(ctx context.Context, access string) (hub.Principal, error)
 		return hub.Principal{}, ended
 	}
 	s, err := a.cfg.Store.Session(ctx, sessionID)
-	if errors.Is(err, hub.ErrNotFound) || err == nil && s.User != name {
+	switch {
+	case errors.Is(err, hub.ErrNotFound):
 		return hub.Principal{}, ended
-	}
-	if err != nil {
+	case err != nil:
 		return hub.Principal{}, err
+	case s.User != name, !a.cfg.Now().Before(s.ExpiresAt):
+		return hub.Principal{}, ended
 	}
 	return hub.Principal{Kind: hub.Person, Name: name, Role: user.Role, SessionID: sessionID}, nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/certferry/certferry/hub"
 )
 
 const (
@@ -22,15 +24,20 @@ type claims struct {
 	Session string `json:"sid"`
 }
 
-func (a *Auth) signAccess(user, session string) (token string, expires time.Time, err error) {
+// signAccess makes a token that lives an hour, and never longer than its session.
+func (a *Auth) signAccess(user string, s hub.Session) (token string, expires time.Time, err error) {
 	now := a.cfg.Now().UTC()
-	expires = now.Add(accessLife).Truncate(time.Second)
+	expires = now.Add(accessLife)
+	if expires.After(s.ExpiresAt) {
+		expires = s.ExpiresAt.UTC()
+	}
+	expires = expires.Truncate(time.Second)
 	token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: issuerClaim, Audience: jwt.ClaimStrings{audienceClaim}, Subject: user,
 			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(expires),
 		},
-		Session: session,
+		Session: s.ID,
 	}).SignedString(a.cfg.SigningKey)
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("sign access token: %w", err)

@@ -79,6 +79,9 @@ func (a *Auth) hash(ctx context.Context, password string) (string, error) {
 }
 
 func (a *Auth) matches(ctx context.Context, password, hash string) (bool, error) {
+	if len(password) > utf8.UTFMax*maxPassword {
+		return false, nil // longer than any account's, and hashing it would cost us, not the caller
+	}
 	if err := a.hashing.Acquire(ctx, 1); err != nil {
 		return false, fmt.Errorf("wait to check password: %w", err)
 	}

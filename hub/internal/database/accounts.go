@@ -161,9 +161,18 @@ func (db *DB) Session(ctx context.Context, id string) (hub.Session, error) {
 	return row.session(), nil
 }
 
-// SessionByRefresh returns the session whose present or previous refresh token has this hash.
+// retiredTokenRow is a refresh token that was replaced.
+type retiredTokenRow struct {
+	bun.BaseModel `bun:"table:retired_tokens,alias:retired_tokens"`
+
+	Hash    string `bun:"hash,pk"`
+	Session string `bun:"session_id"`
+}
+
+// SessionByRefresh returns the session of which a refresh token with this hash is the present one or any before.
 func (db *DB) SessionByRefresh(ctx context.Context, hash string) (hub.Session, error) {
-	row, err := one[sessionRow](ctx, db.write, "session", "refresh_hash = ? OR previous_hash = ?", hash, hash)
+	row, err := one[sessionRow](ctx, db.read, "session",
+		"refresh_hash = ? OR id = (SELECT session_id FROM retired_tokens WHERE hash = ?)", hash, hash)
 	if err != nil {
 		return hub.Session{}, err
 	}
@@ -173,14 +182,21 @@ func (db *DB) SessionByRefresh(ctx context.Context, hash string) (hub.Session, e
 // RotateSession replaces the refresh token if it still is the one with oldHash, and answers false otherwise: of many
 // refreshes at once exactly one rotates.
 func (db *DB) RotateSession(ctx context.Context, id, oldHash, newHash string, at time.Time) (bool, error) {
-	result, err := db.write.NewUpdate().Model((*sessionRow)(nil)).
-		Set("refresh_hash = ?", newHash).Set("previous_hash = ?", oldHash).Set("rotated_at = ?", millis(at)).
-		Where("id = ? AND refresh_hash = ?", id, oldHash).Exec(ctx)
-	if err != nil {
-		return false, fmt.Errorf("rotate session: %w", err)
-	}
-	n, err := result.RowsAffected()
-	return n == 1, err
+	rotated := false
+	err := db.inTx(ctx, "rotate session", func(ctx context.Context, tx bun.Tx) error {
+		result, err := tx.NewUpdate().Model((*sessionRow)(nil)).
+			Set("refresh_hash = ?", newHash).Set("previous_hash = ?", oldHash).Set("rotated_at = ?", millis(at)).
+			Where("id = ? AND refresh_hash = ?", id, oldHash).Exec(ctx)
+		if err := changed("rotate session", result, err); errors.Is(err, hub.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		rotated = true
+		_, err = tx.NewInsert().Model(&retiredTokenRow{Hash: oldHash, Session: id}).Exec(ctx)
+		return err
+	})
+	return rotated && err == nil, err
 }
 
 // DeleteSession ends a session; event tells of it.

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/uptrace/bun"
 
@@ -22,6 +23,8 @@ import (
 var auditTriggers = []string{
 	`CREATE TRIGGER IF NOT EXISTS audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit history is append-only'); END`,
 	`CREATE TRIGGER IF NOT EXISTS audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit history is append-only'); END`,
+	// INSERT OR REPLACE removes a row without a word to the trigger above.
+	`CREATE TRIGGER IF NOT EXISTS audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq) BEGIN SELECT RAISE(ABORT, 'audit history is append-only'); END`,
 }
 
 // ErrAuditBroken: a row of the audit history was changed, removed or moved.
@@ -72,8 +75,9 @@ func (db *DB) appendAudit(ctx context.Context, tx bun.Tx, e hub.AuditEvent) erro
 		at = db.now()
 	}
 	row := &auditRow{
-		Seq: last.Seq + 1, At: millis(at), Actor: e.Actor, Action: e.Action, Object: e.Object, Outcome: e.Outcome,
-		Address: e.Address, RequestID: e.RequestID, Detail: e.Detail, PrevHash: last.Hash,
+		Seq: last.Seq + 1, At: millis(at), Actor: storable(e.Actor), Action: storable(e.Action), Object: storable(e.Object),
+		Outcome: storable(e.Outcome), Address: storable(e.Address), RequestID: storable(e.RequestID),
+		Detail: storable(e.Detail), PrevHash: last.Hash,
 	}
 	if row.Hash, err = row.digest(); err != nil {
 		return err
@@ -82,6 +86,12 @@ func (db *DB) appendAudit(ctx context.Context, tx bun.Tx, e hub.AuditEvent) erro
 		return fmt.Errorf("write audit history: %w", err)
 	}
 	return nil
+}
+
+// storable makes text what every database keeps byte by byte. The hash must cover what is read back, and no odd byte
+// in a detail may keep an act from being recorded.
+func storable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\ufffd"), "\x00", "\ufffd")
 }
 
 // Audit adds an act or a denied attempt that has no row of its own to the history.

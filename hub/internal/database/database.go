@@ -15,6 +15,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -85,6 +87,13 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
+	have, known, err := provider.GetVersions(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read database schema version: %w", err)
+	case have > known:
+		return fmt.Errorf("open database: its schema has version %d and this program knows %d: start the newer certferry-hub that wrote it, or restore a backup", have, known)
+	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("bring database schema up to date: %w", err)
 	}
@@ -134,11 +143,20 @@ func classify(err error) error {
 
 // one reads one row of model by a condition.
 func one[M any](ctx context.Context, q bun.IDB, what, where string, args ...any) (*M, error) {
+	if slices.ContainsFunc(args, unstorable) {
+		return nil, fmt.Errorf("read %s: %w", what, hub.ErrNotFound)
+	}
 	m := new(M)
 	if err := q.NewSelect().Model(m).Where(where, args...).Limit(1).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, classify(err))
 	}
 	return m, nil
+}
+
+// unstorable says that arg can be in no row: text with a NUL is refused by PostgreSQL and by bun.
+func unstorable(arg any) bool {
+	text, ok := arg.(string)
+	return ok && strings.ContainsRune(text, 0)
 }
 
 // changed turns an update that met no row into hub.ErrNotFound.

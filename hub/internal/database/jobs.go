@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,9 +46,22 @@ func (r *jobRow) job() hub.Job {
 // active is the condition of jobs that are not over.
 const active = "state IN ('queued', 'running', 'waiting')"
 
-// newJobID sorts by time and fits a file name.
-func newJobID(now time.Time) string {
-	return fmt.Sprintf("%013d-%s", now.UnixMilli(), strings.ToLower(rand.Text()[:12]))
+// newJobID makes an id that fits a file name and sorts after all before it, also within a millisecond and when the
+// clock was set back: what is newest is decided by ids.
+func newJobID(ctx context.Context, tx bun.Tx, now time.Time) (string, error) {
+	last, at := new(jobRow), now.UnixMilli()
+	err := tx.NewSelect().Model(last).Column("id").Order("id DESC").Limit(1).Scan(ctx)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", err
+	}
+	if stamp, _, ok := strings.Cut(last.ID, "-"); ok {
+		newest, err := strconv.ParseInt(stamp, 10, 64)
+		if err != nil {
+			return "", fmt.Errorf("read newest job's id: %w", err)
+		}
+		at = max(at, newest+1)
+	}
+	return fmt.Sprintf("%013d-%s", at, strings.ToLower(rand.Text()[:12])), nil
 }
 
 // EnqueueJob queues a job for j.Certificate with j's actor and reason, unless one is active: then that one is
@@ -63,8 +77,12 @@ func (db *DB) EnqueueJob(ctx context.Context, j hub.Job) (job hub.Job, created b
 			return err
 		}
 		now := db.now()
+		id, err := newJobID(ctx, tx, now)
+		if err != nil {
+			return err
+		}
 		row = &jobRow{
-			ID: newJobID(now), Certificate: j.Certificate, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued),
+			ID: id, Certificate: j.Certificate, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued),
 			NotBefore: millis(j.NotBefore), CreatedAt: millis(now), UpdatedAt: millis(now),
 		}
 		if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
@@ -134,13 +152,20 @@ func (db *DB) FailJob(ctx context.Context, id, class, message string) error {
 		"state", "error", "error_class", "not_before")
 }
 
+// updateJob changes a job that is not over; hub.ErrConflict for one that is.
 func (db *DB) updateJob(ctx context.Context, row *jobRow, columns ...string) error {
 	row.UpdatedAt = millis(db.now())
-	result, err := db.write.NewUpdate().Model(row).Column(append(columns, "updated_at")...).WherePK().Exec(ctx)
-	if err := changed("change job", result, err); err != nil {
-		return fmt.Errorf("change job %s: %w", row.ID, err)
-	}
-	return nil
+	return db.inTx(ctx, "change job "+row.ID, func(ctx context.Context, tx bun.Tx) error {
+		result, err := tx.NewUpdate().Model(row).Column(append(columns, "updated_at")...).WherePK().Where(active).Exec(ctx)
+		err = changed("job", result, err)
+		if !errors.Is(err, hub.ErrNotFound) {
+			return err
+		}
+		if _, missing := one[jobRow](ctx, tx, "job", "id = ?", row.ID); missing != nil {
+			return missing
+		}
+		return fmt.Errorf("%w: the job is over", hub.ErrConflict)
+	})
 }
 
 // RunningJobs lists the jobs that were running when the process last ended.

@@ -30,6 +30,7 @@ type serverRow struct {
 	CreatedAt      int64  `bun:"created_at"`
 	LastSeenAt     int64  `bun:"last_seen_at"`
 	Counter        uint64 `bun:"counter"`
+	RegressedAt    int64  `bun:"regressed_at"`
 	Commit         string `bun:"commit_hash"`
 	Generation     uint64 `bun:"generation"`
 	Held           bool   `bun:"held"`
@@ -45,8 +46,8 @@ func newServerRow(s hub.Server) (*serverRow, error) {
 	return &serverRow{
 		Name: s.Name, State: string(s.State), Fingerprint: s.Fingerprint, PublicKey: s.PublicKey,
 		CredentialHash: s.CredentialHash, Facts: string(facts), CreatedAt: millis(s.CreatedAt),
-		LastSeenAt: millis(s.LastSeenAt), Counter: s.Counter, Commit: s.Commit, Generation: s.Generation,
-		Held: s.Held, Status: s.Status, Message: s.Message,
+		LastSeenAt: millis(s.LastSeenAt), Counter: s.Counter, RegressedAt: millis(s.RegressedAt), Commit: s.Commit,
+		Generation: s.Generation, Held: s.Held, Status: s.Status, Message: s.Message,
 	}, nil
 }
 
@@ -54,7 +55,8 @@ func (r *serverRow) server() hub.Server {
 	s := hub.Server{
 		Name: r.Name, State: hub.ServerState(r.State), Fingerprint: r.Fingerprint, PublicKey: r.PublicKey,
 		CredentialHash: r.CredentialHash, CreatedAt: moment(r.CreatedAt), LastSeenAt: moment(r.LastSeenAt),
-		Counter: r.Counter, Commit: r.Commit, Generation: r.Generation, Held: r.Held, Status: r.Status, Message: r.Message,
+		Counter: r.Counter, RegressedAt: moment(r.RegressedAt), Commit: r.Commit, Generation: r.Generation, Held: r.Held,
+		Status: r.Status, Message: r.Message,
 	}
 	_ = json.Unmarshal([]byte(r.Facts), &s.Facts) // facts decide nothing; unreadable ones are shown as none
 	return s
@@ -120,7 +122,7 @@ func (db *DB) InsertServer(ctx context.Context, s hub.Server, tokenHash string, 
 		result, err := tx.NewUpdate().Model((*joinTokenRow)(nil)).Set("used_at = ?", now).
 			Where("hash = ? AND server = ? AND used_at = 0 AND expires_at > ?", tokenHash, s.Name, now).Exec(ctx)
 		if err := changed("use join token", result, err); errors.Is(err, hub.ErrNotFound) {
-			return &hub.Error{Class: hub.ErrForbidden, Message: "the join token is unknown, used, expired or made for another server: ask for a new one (certferry server token)"}
+			return &hub.Error{Class: hub.ErrUnauthenticated, Message: "the join token is unknown, used, expired or made for another server: ask for a new one (certferry server token)"}
 		} else if err != nil {
 			return err
 		}
@@ -185,7 +187,8 @@ func (db *DB) ApproveServer(ctx context.Context, name, fingerprint string, event
 	})
 }
 
-// RecordHeartbeat keeps what a heartbeat said of s.Name; facts only where they came with it (a host name).
+// RecordHeartbeat keeps what a heartbeat said of s.Name; facts only where they came with it (a host name). A counter
+// lower than the one before is kept too, and when it came: RegressedAt. The same counter is a heartbeat sent twice.
 func (db *DB) RecordHeartbeat(ctx context.Context, s hub.Server) error {
 	row, err := newServerRow(s)
 	if err != nil {
@@ -195,7 +198,9 @@ func (db *DB) RecordHeartbeat(ctx context.Context, s hub.Server) error {
 	if s.Facts.Hostname != "" || s.Facts.OS != "" {
 		columns = append(columns, "facts")
 	}
-	result, err := db.write.NewUpdate().Model(row).Column(columns...).WherePK().Exec(ctx)
+	result, err := db.write.NewUpdate().Model(row).Column(columns...).
+		Set("regressed_at = CASE WHEN counter > ? THEN ? ELSE regressed_at END", s.Counter, millis(db.now())).
+		WherePK().Exec(ctx)
 	if err := changed("record heartbeat", result, err); err != nil {
 		return fmt.Errorf("record heartbeat: %w", err)
 	}

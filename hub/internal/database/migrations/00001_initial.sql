@@ -12,6 +12,7 @@ CREATE TABLE servers (
     created_at      BIGINT  NOT NULL,
     last_seen_at    BIGINT  NOT NULL,
     counter         BIGINT  NOT NULL,
+    regressed_at    BIGINT  NOT NULL,
     commit_hash     TEXT    NOT NULL,
     generation      BIGINT  NOT NULL,
     held            BOOLEAN NOT NULL,
@@ -61,8 +62,15 @@ CREATE TABLE sessions (
     expires_at    BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX sessions_refresh ON sessions (refresh_hash);
-CREATE INDEX sessions_previous ON sessions (previous_hash);
 CREATE INDEX sessions_user ON sessions (user_name);
+
+-- Refresh tokens that were replaced. One that comes back long after was stolen, however often the thief has rotated
+-- since.
+CREATE TABLE retired_tokens (
+    hash       TEXT NOT NULL PRIMARY KEY,
+    session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE
+);
+CREATE INDEX retired_tokens_session ON retired_tokens (session_id);
 
 CREATE TABLE join_tokens (
     hash         TEXT    NOT NULL PRIMARY KEY,
