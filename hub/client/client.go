@@ -179,7 +179,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// ErrUnreachable: no answer of the hub came, or not the whole of it.
+// ErrUnreachable means that no answer of the hub came, or not the whole of it.
 var ErrUnreachable = errors.New("reach hub")
 
 // Error is an answer of the hub that is not a success.
@@ -222,8 +222,7 @@ func (e *Error) Error() string {
 
 // StatusOf answers the HTTP status of a refused request, or 0 where err is of another kind.
 func StatusOf(err error) int {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Status
 	}
 	return 0

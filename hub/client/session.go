@@ -102,7 +102,7 @@ func (c *Client) setRefreshToken(token string) {
 	if secure {
 		name = refreshCookies[0]
 	}
-	ck := &http.Cookie{
+	ck := &http.Cookie{ //nolint:gosec // without TLS a Secure cookie would not be sent
 		Name: name, Value: token, Path: apiv1.Prefix + authPath, HttpOnly: true, Secure: secure,
 		SameSite: http.SameSiteStrictMode,
 	}

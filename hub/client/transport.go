@@ -163,8 +163,7 @@ func (c *Client) request(ctx context.Context, cl call, token string, body []byte
 
 // plainURLError drops the URL, which says nothing that the caller does not know, and keeps what went wrong.
 func plainURLError(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
@@ -228,7 +227,7 @@ func retryable(ctx context.Context, err error) bool {
 	return false
 }
 
-// backoff is what the hub asked for, else 250 ms, 1 s, 4 s …
+// backoff is what the hub asked for, else 250 ms, 1 s, 4 s and so on.
 func backoff(n int, err error) time.Duration {
 	d := 250 * time.Millisecond << (2 * min(n-1, 3))
 	var e *Error

@@ -56,6 +56,13 @@ func (s *server) createJoinToken(ctx context.Context, c *call, in *input[apiv1.J
 	if err := manifest.ValidName(in.Body.Server); err != nil {
 		return nil, invalid("body.server", err.Error())
 	}
+	// What is wrong with a label should be known now, not when the server registers.
+	wish := manifest.Server{
+		APIVersion: manifest.APIVersion, Kind: manifest.KindServer, Name: in.Body.Server, Labels: in.Body.Labels,
+	}
+	if err := wish.Validate(); err != nil {
+		return nil, invalid("body.labels", "keys and values take letters, digits, dots, hyphens, underscores and slashes, 63 at most; 64 labels at most")
+	}
 	token, hash := auth.NewToken(auth.JoinPrefix)
 	now := s.cfg.Now()
 	row := hub.JoinToken{

@@ -75,7 +75,7 @@ func (s *server) registerServer(ctx context.Context, c *call, in *input[apiv1.Re
 // joinToken answers the token's row if it is good for a server of this name now.
 func (s *server) joinToken(ctx context.Context, hash, name string) (hub.JoinToken, error) {
 	token, err := s.cfg.Data.JoinToken(ctx, hash)
-	reason := ""
+	var reason string
 	switch {
 	case errors.Is(err, hub.ErrNotFound):
 		reason = "is not known"

@@ -66,19 +66,19 @@ func (s *server) addCertificates() {
 }
 
 func (s *server) listCertificates(ctx context.Context, _ *call, in *searchInput) (*listOutput[apiv1.Certificate], error) {
-	snap, err := s.cfg.Fleet.Snapshot()
+	v, err := s.newView()
 	if err != nil {
 		return nil, err
 	}
 	names := source[string]{
-		fetch: sorted(slices.Sorted(maps.Keys(snap.Certificates))),
+		fetch: sorted(slices.Sorted(maps.Keys(v.snap.Certificates))),
 		key:   func(name string) string { return name },
 		keep: holding(in.Query, func(name string) []string {
-			return append([]string{name}, snap.Certificates[name].Names...)
+			return append([]string{name}, v.snap.Certificates[name].Names...)
 		}),
 	}
 	return list(ctx, names, in.PageInput, func(name string) (apiv1.Certificate, error) {
-		return s.viewCertificate(ctx, snap, snap.Certificates[name])
+		return v.certificate(ctx, v.snap.Certificates[name])
 	})
 }
 
@@ -87,19 +87,19 @@ func (s *server) getCertificate(ctx context.Context, _ *call, in *IDInput) (*out
 }
 
 func (s *server) showCertificate(ctx context.Context, name string) (*output[apiv1.Certificate], error) {
-	snap, err := s.cfg.Fleet.Snapshot()
+	v, err := s.newView()
 	if err != nil {
 		return nil, err
 	}
-	wish, ok := snap.Certificates[name]
+	wish, ok := v.snap.Certificates[name]
 	if !ok {
 		return nil, errNoCertificate()
 	}
-	view, err := s.viewCertificate(ctx, snap, wish)
+	certificate, err := v.certificate(ctx, wish)
 	if err != nil {
 		return nil, err
 	}
-	return &output[apiv1.Certificate]{Body: view}, nil
+	return &output[apiv1.Certificate]{Body: certificate}, nil
 }
 
 func errNoCertificate() error {
@@ -135,7 +135,7 @@ func (s *server) certificateHistory(_ context.Context, _ *call, in *idPageInput)
 	if err := s.knownCertificate(in.ID); err != nil {
 		return nil, err
 	}
-	commits, err := s.cfg.Fleet.CertificateHistory(in.ID, historyDepth)
+	commits, err := s.cfg.Fleet.CertificateHistory(in.ID, depth(in.PageInput))
 	if err = absentIsEmpty(err); err != nil {
 		return nil, err
 	}

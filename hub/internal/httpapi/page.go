@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/certferry/certferry/hub/apiv1"
@@ -82,12 +83,9 @@ func list[T, V any](ctx context.Context, l source[T], in PageInput, view func(T)
 // sorted makes a source of keys that are in memory, in ascending order.
 func sorted(keys []string) func(context.Context, string, int) ([]string, error) {
 	return func(_ context.Context, after string, limit int) ([]string, error) {
-		from := 0
-		for from < len(keys) && keys[from] <= after {
+		from, found := slices.BinarySearch(keys, after)
+		if found {
 			from++
-		}
-		if after == "" {
-			from = 0
 		}
 		return keys[from:min(from+limit, len(keys))], nil
 	}

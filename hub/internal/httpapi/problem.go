@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/hub/internal/auth"
 )
 
 // maxFaults bounds the faults of one problem document.
@@ -160,17 +162,19 @@ func fromHuma(requestID string, status int, errs []error) *problem {
 }
 
 // location matches places whose keys read like keys of this API; a submitted key may be anything.
-var location = regexp.MustCompile(`^(body|path|query|header)(\.[a-z][a-z0-9_]{0,39}|\[[0-9]{1,6}\])*`)
+var location = regexp.MustCompile(`^(body|path|query|header)(\.[a-z][a-z0-9_]{0,39}|\[[0-9]{1,6}\])*$`)
 
+// cleanLocation names the innermost place that can be named.
 func cleanLocation(l string) string {
-	return location.FindString(l)
+	for l != "" && !location.MatchString(l) {
+		l = l[:max(0, strings.LastIndexAny(l, ".["))]
+	}
+	return l
 }
 
 // writeProblem answers outside of huma.
 func writeProblem(w http.ResponseWriter, p *problem) {
-	for k, v := range p.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), p.header)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
 	body, err := json.Marshal(p)
@@ -190,7 +194,12 @@ func (s *server) fail(ctx context.Context, c *call, err error) *problem {
 	case p.Status >= http.StatusInternalServerError:
 		s.logFault(ctx, c, err)
 	case isDenial(p.Status):
-		return s.refuse(ctx, c, "", p)
+		p = s.refuse(ctx, c, "", p)
+	}
+	if p.Status == http.StatusUnauthorized && c.operation == "refresh" {
+		// A browser should not send a useless token again.
+		gone := s.cookie(auth.Login{})
+		p.header.Set("Set-Cookie", gone.String())
 	}
 	return p
 }

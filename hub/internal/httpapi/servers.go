@@ -60,18 +60,16 @@ func (s *server) addServers() {
 }
 
 func (s *server) listServers(ctx context.Context, _ *call, in *searchInput) (*listOutput[apiv1.Server], error) {
-	snap, err := s.cfg.Fleet.Snapshot()
+	v, err := s.newView()
 	if err != nil {
 		return nil, err
 	}
 	servers := source[hub.Server]{
 		fetch: s.cfg.Data.Servers,
-		key:   func(v hub.Server) string { return v.Name },
-		keep:  holding(in.Query, func(v hub.Server) []string { return []string{v.Name, v.Facts.Hostname} }),
+		key:   func(row hub.Server) string { return row.Name },
+		keep:  holding(in.Query, func(row hub.Server) []string { return []string{row.Name, row.Facts.Hostname} }),
 	}
-	return list(ctx, servers, in.PageInput, func(row hub.Server) (apiv1.Server, error) {
-		return s.viewServer(ctx, snap, row)
-	})
+	return list(ctx, servers, in.PageInput, func(row hub.Server) (apiv1.Server, error) { return v.server(ctx, row) })
 }
 
 func (s *server) getServer(ctx context.Context, _ *call, in *NameInput) (*output[apiv1.Server], error) {
@@ -84,15 +82,15 @@ func (s *server) showServer(ctx context.Context, name string) (*output[apiv1.Ser
 	if err != nil {
 		return nil, err
 	}
-	snap, err := s.cfg.Fleet.Snapshot()
+	v, err := s.newView()
 	if err != nil {
 		return nil, err
 	}
-	view, err := s.viewServer(ctx, snap, row)
+	server, err := v.server(ctx, row)
 	if err != nil {
 		return nil, err
 	}
-	return &output[apiv1.Server]{Body: view}, nil
+	return &output[apiv1.Server]{Body: server}, nil
 }
 
 func (s *server) knownServer(ctx context.Context, name string) (hub.Server, error) {
@@ -104,7 +102,7 @@ func (s *server) serverHistory(ctx context.Context, _ *call, in *namePageInput) 
 	if _, err := s.knownServer(ctx, in.Name); err != nil {
 		return nil, err
 	}
-	commits, err := s.cfg.Fleet.ServerHistory(in.Name, historyDepth)
+	commits, err := s.cfg.Fleet.ServerHistory(in.Name, depth(in.PageInput))
 	if err = absentIsEmpty(err); err != nil {
 		return nil, err
 	}

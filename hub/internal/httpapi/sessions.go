@@ -68,7 +68,7 @@ func (s *server) cookieName() string {
 
 // cookie carries a refresh token; an empty one removes it.
 func (s *server) cookie(l auth.Login) http.Cookie {
-	ck := http.Cookie{
+	ck := http.Cookie{ //nolint:gosec // without TLS a Secure cookie would not be sent
 		Name: s.cookieName(), Value: l.Refresh, Path: cookiePath, HttpOnly: true, Secure: s.secure,
 		SameSite: http.SameSiteStrictMode, MaxAge: -1,
 	}

@@ -28,10 +28,52 @@ const (
 // place is where a deployment stands; a server's policy gives each target one deployer.
 type place struct{ server, certificate, target string }
 
+// view reads one snapshot for one request, and remembers what it looked up: listings ask for the same again.
+type view struct {
+	s         *server
+	snap      *gitstore.Snapshot
+	tips      map[string]*gitstore.Tip
+	selectors map[string]*manifest.Selector
+}
+
+func (s *server) newView() (*view, error) {
+	snap, err := s.cfg.Fleet.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return &view{s: s, snap: snap, tips: map[string]*gitstore.Tip{}, selectors: map[string]*manifest.Selector{}}, nil
+}
+
+func (v *view) tip(name string) (*gitstore.Tip, error) {
+	if tip, ok := v.tips[name]; ok {
+		return tip, nil
+	}
+	tip, err := v.s.tip(name)
+	if err == nil {
+		v.tips[name] = tip
+	}
+	return tip, err
+}
+
+// matches says whether a selector covers labels; one that cannot be read covers nothing.
+func (v *view) matches(text string, labels map[string]string) bool {
+	selector, ok := v.selectors[text]
+	if !ok {
+		if parsed, err := manifest.ParseSelector(text); err == nil && text != "" {
+			selector = &parsed
+		}
+		v.selectors[text] = selector
+	}
+	return selector != nil && selector.Matches(labels)
+}
+
 // tip answers a server's branch, nil before its first commit.
 func (s *server) tip(name string) (*gitstore.Tip, error) {
 	tip, err := s.cfg.Fleet.ServerTip(name)
-	return tip, absentIsEmpty(err)
+	if err != nil {
+		return nil, absentIsEmpty(err)
+	}
+	return tip, nil
 }
 
 func absentIsEmpty(err error) error {
@@ -53,59 +95,58 @@ func (s *server) online(row hub.Server) bool {
 	return !row.LastSeenAt.IsZero() && s.cfg.Now().Sub(row.LastSeenAt) <= missedHeartbeats*s.cfg.HeartbeatInterval
 }
 
-func (s *server) viewServer(ctx context.Context, snap *gitstore.Snapshot, row hub.Server) (apiv1.Server, error) {
-	v := apiv1.Server{
+func (v *view) server(ctx context.Context, row hub.Server) (apiv1.Server, error) {
+	out := apiv1.Server{
 		Name: row.Name, State: string(row.State), Fingerprint: row.Fingerprint, Labels: map[string]string{},
-		Facts: row.Facts, Online: s.online(row), LastSeenAt: stamp(row.LastSeenAt), Status: row.Status, Message: row.Message,
+		Facts: row.Facts, Online: v.s.online(row), LastSeenAt: stamp(row.LastSeenAt), Status: row.Status, Message: row.Message,
 		Held: row.Held, Commit: row.Commit, Generation: row.Generation, CreatedAt: row.CreatedAt.UTC(),
 	}
-	if wish := snap.Servers[row.Name]; wish != nil {
+	if wish := v.snap.Servers[row.Name]; wish != nil {
 		if wish.Labels != nil {
-			v.Labels = wish.Labels
+			out.Labels = wish.Labels
 		}
 		if h := wish.Hold; h != nil {
-			v.Hold = &apiv1.Hold{Commit: h.Commit, Reason: h.Reason, By: h.By, Since: h.Since.UTC()}
+			out.Hold = &apiv1.Hold{Commit: h.Commit, Reason: h.Reason, By: h.By, Since: h.Since.UTC()}
 		}
 	}
-	tip, err := s.tip(row.Name)
+	tip, err := v.tip(row.Name)
 	if err != nil {
 		return apiv1.Server{}, err
 	}
 	if tip != nil {
-		v.WantCommit, v.WantGeneration = tip.Commit, tip.Manifest.Generation
+		out.WantCommit, out.WantGeneration = tip.Commit, tip.Manifest.Generation
 	}
-	seen, err := s.cfg.Data.ServerObservations(ctx, row.Name)
+	seen, err := v.s.cfg.Data.ServerObservations(ctx, row.Name)
 	if err != nil {
 		return apiv1.Server{}, err
 	}
 	var wanted []apiv1.Deployment
-	for _, wish := range snap.Certificates {
+	for _, wish := range v.snap.Certificates {
 		for _, p := range wish.Deployments {
-			if placedOn(p, row.Name, v.Labels) {
-				wanted = append(wanted, wantedDeployment(snap, tip, row.Name, wish.Name, p))
+			if v.covers(p, row.Name, out.Labels) && !has(wanted, wish.Name, p.Target) {
+				wanted = append(wanted, v.wanted(tip, row.Name, wish.Name, p))
 			}
 		}
 	}
-	v.Deployments = withSeen(withTip(wanted, row.Name, tip), seen)
-	return v, nil
+	out.Deployments = withSeen(withTip(wanted, row.Name, tip), seen)
+	return out, nil
 }
 
-// placedOn says whether a placement covers a server.
-func placedOn(p manifest.Placement, server string, labels map[string]string) bool {
+// covers says whether a placement is on a server.
+func (v *view) covers(p manifest.Placement, server string, labels map[string]string) bool {
 	if p.Server != "" {
 		return p.Server == server
 	}
-	selector, err := manifest.ParseSelector(p.Selector)
-	return err == nil && p.Selector != "" && selector.Matches(labels)
+	return v.matches(p.Selector, labels)
 }
 
-// wantedDeployment is what should stand at a place: what the server's branch says where it says something, else
+// wanted is what should stand at a place: what the server's branch says where it says something, else
 // what was issued last.
-func wantedDeployment(snap *gitstore.Snapshot, tip *gitstore.Tip, server, certificate string, p manifest.Placement) apiv1.Deployment {
+func (v *view) wanted(tip *gitstore.Tip, server, certificate string, p manifest.Placement) apiv1.Deployment {
 	d := apiv1.Deployment{
 		Server: server, Certificate: certificate, Deployer: p.Deployer, Target: p.Target, State: apiv1.DeploymentPending,
 	}
-	if issued := snap.Issued[certificate]; issued != nil {
+	if issued := v.snap.Issued[certificate]; issued != nil {
 		d.WantLeafSHA256 = issued.LeafSHA256
 	}
 	if tip != nil {
@@ -124,10 +165,7 @@ func withTip(wanted []apiv1.Deployment, server string, tip *gitstore.Tip) []apiv
 		return wanted
 	}
 	for _, t := range tip.Manifest.Deployments {
-		known := slices.ContainsFunc(wanted, func(d apiv1.Deployment) bool {
-			return d.Certificate == t.Certificate && d.Target == t.Target
-		})
-		if !known {
+		if !has(wanted, t.Certificate, t.Target) {
 			wanted = append(wanted, apiv1.Deployment{
 				Server: server, Certificate: t.Certificate, Deployer: t.Deployer, Target: t.Target,
 				WantLeafSHA256: t.LeafSHA256, State: apiv1.DeploymentPending,
@@ -135,6 +173,12 @@ func withTip(wanted []apiv1.Deployment, server string, tip *gitstore.Tip) []apiv
 		}
 	}
 	return wanted
+}
+
+func has(deployments []apiv1.Deployment, certificate, target string) bool {
+	return slices.ContainsFunc(deployments, func(d apiv1.Deployment) bool {
+		return d.Certificate == certificate && d.Target == target
+	})
 }
 
 // withSeen lays reports over wishes and sorts the outcome.
@@ -167,63 +211,77 @@ func observed(d apiv1.Deployment, o hub.Observation) apiv1.Deployment {
 	return d
 }
 
-func (s *server) viewCertificate(ctx context.Context, snap *gitstore.Snapshot, wish *manifest.Certificate) (apiv1.Certificate, error) {
-	v := apiv1.Certificate{
+func (v *view) certificate(ctx context.Context, wish *manifest.Certificate) (apiv1.Certificate, error) {
+	out := apiv1.Certificate{
 		CertificateSpec: viewSpec(wish), Paused: wish.Renewal.Paused, PausedReason: wish.Renewal.PausedReason,
 	}
-	issued := snap.Issued[wish.Name]
+	issued := v.snap.Issued[wish.Name]
 	if issued != nil {
-		v.Issued = &apiv1.Issued{
+		out.Issued = &apiv1.Issued{
 			Serial: issued.Serial, Issuer: issued.Issuer, NotBefore: issued.NotBefore.UTC(), NotAfter: issued.NotAfter.UTC(),
 			LeafSHA256: issued.LeafSHA256, SPKISHA256: issued.SPKISHA256,
 		}
-		v.RenewAt = stamp(s.renewAt(wish, issued))
+		out.RenewAt = stamp(v.s.renewAt(wish, issued))
 	}
-	job, err := s.latestJob(ctx, wish.Name)
+	job, err := v.s.latestJob(ctx, wish.Name)
 	if err != nil {
 		return apiv1.Certificate{}, err
 	}
 	if job != nil {
 		j := viewJob(*job)
-		v.Job = &j
+		out.Job = &j
 	}
-	v.State = s.stateOf(wish, issued, job)
-	seen, err := s.cfg.Data.CertificateObservations(ctx, wish.Name)
+	out.State = v.s.stateOf(wish, issued, job)
+	seen, err := v.s.cfg.Data.CertificateObservations(ctx, wish.Name)
 	if err != nil {
 		return apiv1.Certificate{}, err
 	}
-	placed, err := s.placements(snap, wish)
+	placed, err := v.placements(wish)
 	if err != nil {
 		return apiv1.Certificate{}, err
 	}
-	v.Placed = withSeen(placed, seen)
-	return v, nil
+	out.Placed = withSeen(placed, seen)
+	return out, nil
 }
 
-// placements are the places of a certificate on the servers that exist.
-func (s *server) placements(snap *gitstore.Snapshot, wish *manifest.Certificate) ([]apiv1.Deployment, error) {
+// placements are the places of a certificate today.
+func (v *view) placements(wish *manifest.Certificate) ([]apiv1.Deployment, error) {
 	var out []apiv1.Deployment
 	taken := map[place]bool{}
 	for _, p := range wish.Deployments {
-		for name, server := range snap.Servers {
-			at := place{name, wish.Name, p.Target}
-			if taken[at] || !placedOn(p, name, server.Labels) {
+		for _, server := range v.serversOf(p) {
+			at := place{server, wish.Name, p.Target}
+			if taken[at] {
 				continue
 			}
 			taken[at] = true
-			tip, err := s.tip(name)
+			tip, err := v.tip(server)
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, wantedDeployment(snap, tip, name, wish.Name, p))
+			out = append(out, v.wanted(tip, server, wish.Name, p))
 		}
 	}
 	return out, nil
 }
 
+// serversOf lists the servers that a placement covers.
+func (v *view) serversOf(p manifest.Placement) []string {
+	if p.Server != "" {
+		return []string{p.Server}
+	}
+	var names []string
+	for name, server := range v.snap.Servers {
+		if v.matches(p.Selector, server.Labels) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func viewSpec(wish *manifest.Certificate) apiv1.CertificateSpec {
 	v := apiv1.CertificateSpec{
-		Name: wish.Name, Names: wish.Names, KeyType: wish.KeyType, Issuer: wish.Issuer,
+		Name: wish.Name, Names: append([]string{}, wish.Names...), KeyType: wish.KeyType, Issuer: wish.Issuer,
 		DaysBeforeExpiry: wish.Renewal.DaysBeforeExpiry, KeepKey: wish.Renewal.Key == "keep",
 	}
 	if c := wish.Challenge; c != nil {
@@ -342,6 +400,14 @@ func historyPage[C any](commits []C, in PageInput, view func(C) apiv1.Commit) (*
 		out.Body.Next = out.Body.Items[to-from-1].Hash
 	}
 	return out, nil
+}
+
+// depth is how much of a history must be read for a page.
+func depth(in PageInput) int {
+	if in.After == "" {
+		return in.Limit + 1
+	}
+	return historyDepth
 }
 
 // stamp leaves out a time that never was.
