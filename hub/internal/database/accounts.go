@@ -42,13 +42,19 @@ func (r *userRow) user() hub.User {
 // InsertUser keeps a new account; hub.ErrConflict where the name is taken.
 func (db *DB) InsertUser(ctx context.Context, u hub.User, event hub.AuditEvent) error {
 	return db.inTx(ctx, "make account", func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewInsert().Model(newUserRow(u)).Exec(ctx); errors.Is(classify(err), hub.ErrConflict) {
-			return &hub.Error{Class: hub.ErrConflict, Message: "an account of this name exists already"}
-		} else if err != nil {
+		if err := insertUser(ctx, tx, u); err != nil {
 			return err
 		}
 		return db.appendAudit(ctx, tx, event)
 	})
+}
+
+func insertUser(ctx context.Context, tx bun.Tx, u hub.User) error {
+	_, err := tx.NewInsert().Model(newUserRow(u)).Exec(ctx)
+	if errors.Is(classify(err), hub.ErrConflict) {
+		return &hub.Error{Class: hub.ErrConflict, Message: "an account of this name exists already"}
+	}
+	return err
 }
 
 // InsertFirstAdmin keeps the first administrator and forgets the setting that holds the setup code, in one
@@ -62,9 +68,7 @@ func (db *DB) InsertFirstAdmin(ctx context.Context, u hub.User, setupSetting str
 		if n > 0 {
 			return &hub.Error{Class: hub.ErrConflict, Message: "an administrator exists already: log in"}
 		}
-		if _, err := tx.NewInsert().Model(newUserRow(u)).Exec(ctx); errors.Is(classify(err), hub.ErrConflict) {
-			return &hub.Error{Class: hub.ErrConflict, Message: "an account of this name exists already"}
-		} else if err != nil {
+		if err := insertUser(ctx, tx, u); err != nil {
 			return err
 		}
 		if _, err := tx.NewDelete().Model((*settingRow)(nil)).Where("name = ?", setupSetting).Exec(ctx); err != nil {

@@ -27,7 +27,7 @@ var auditTriggers = []string{
 	`CREATE TRIGGER IF NOT EXISTS audit_no_replace BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq) BEGIN SELECT RAISE(ABORT, 'audit history is append-only'); END`,
 }
 
-// ErrAuditBroken: a row of the audit history was changed, removed or moved.
+// ErrAuditBroken says that a row of the audit history was changed, removed or moved.
 var ErrAuditBroken = errors.New("audit history is broken")
 
 type auditRow struct {
@@ -129,7 +129,11 @@ func (db *DB) VerifyAudit(ctx context.Context) error {
 	prev, seq := "", int64(0)
 	for {
 		var rows []auditRow
-		if err := db.read.NewSelect().Model(&rows).Where("seq > ?", seq).Order("seq").Limit(page).Scan(ctx); err != nil {
+		q := db.read.NewSelect().Model(&rows).Order("seq").Limit(page)
+		if seq > 0 { // the first page begins before 1, where nothing may be
+			q = q.Where("seq > ?", seq)
+		}
+		if err := q.Scan(ctx); err != nil {
 			return fmt.Errorf("read audit history: %w", err)
 		}
 		for i := range rows {

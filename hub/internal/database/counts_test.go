@@ -11,6 +11,7 @@ import (
 	"github.com/certferry/certferry/hub/internal/database"
 )
 
+// TestCountJobs holds that jobs are counted by state.
 func TestCountJobs(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
