@@ -53,7 +53,7 @@ type Config struct {
 
 	// ACMEScript is the path of acme.sh; without it issuers of the type acmesh fail and say so.
 	ACMEScript string `yaml:"acme_script"`
-	// ACMEHooksDir holds acme.sh's DNS hooks; the folder dnsapi beside ACMEScript by default.
+	// ACMEHooksDir holds further DNS hooks in its folder dnsapi, beside those that came with acme.sh.
 	ACMEHooksDir string `yaml:"acme_hooks_dir"`
 	// ACMEDirectories are the directory URLs that issuers may use; Let's Encrypt's two by default.
 	ACMEDirectories []string `yaml:"acme_directories"`
@@ -61,10 +61,12 @@ type Config struct {
 	ACMECABundle string `yaml:"acme_ca_bundle"`
 	// ACMEStandalonePort is where acme.sh listens for the method standalone; 80 by default.
 	ACMEStandalonePort int `yaml:"acme_standalone_port"`
+	// ACMEDNSWait is how long a DNS record is given to spread before the CA looks; 30s by default.
+	ACMEDNSWait time.Duration `yaml:"acme_dns_wait"`
 	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
 	CredentialsDir string `yaml:"credentials_dir"`
 
-	// Workers is how many certificates are ordered at once; 4 by default.
+	// Workers is how many certificates are ordered at once; 8 by default.
 	Workers int `yaml:"workers"`
 	// ReconcileInterval is the longest time between two passes of the reconcile loop; 10s by default.
 	ReconcileInterval time.Duration `yaml:"reconcile_interval"`
@@ -209,9 +211,6 @@ func (c *Config) setDefaults() {
 	str(&c.EscrowKey, filepath.Join(c.DataDir, "keys", "escrow.key"))
 	str(&c.JWTKey, filepath.Join(c.DataDir, "jwt.key"))
 	str(&c.CredentialsDir, filepath.Join(c.DataDir, "credentials"))
-	if c.ACMEScript != "" {
-		str(&c.ACMEHooksDir, filepath.Join(filepath.Dir(c.ACMEScript), "dnsapi"))
-	}
 	if len(c.ACMEDirectories) == 0 {
 		c.ACMEDirectories = []string{
 			"https://acme-v02.api.letsencrypt.org/directory",
@@ -224,7 +223,10 @@ func (c *Config) setDefaults() {
 		}
 	}
 	num(&c.ACMEStandalonePort, 80)
-	num(&c.Workers, 4)
+	num(&c.Workers, 8)
+	if c.ACMEDNSWait == 0 {
+		c.ACMEDNSWait = 30 * time.Second
+	}
 	if c.ReconcileInterval == 0 {
 		c.ReconcileInterval = 10 * time.Second
 	}
@@ -305,6 +307,7 @@ func (c *Config) checkNumbers() error {
 	}{
 		{c.Workers >= 1 && c.Workers <= 64, "workers", "must lie between 1 and 64"},
 		{c.ACMEStandalonePort >= 1 && c.ACMEStandalonePort <= 65535, "acme_standalone_port", "must be a port"},
+		{c.ACMEDNSWait > 0 && c.ACMEDNSWait <= time.Hour, "acme_dns_wait", "must be at most 1h"},
 		{c.ReconcileInterval >= 100*time.Millisecond && c.ReconcileInterval <= time.Hour, "reconcile_interval", "must lie between 100ms and 1h"},
 		{c.HeartbeatInterval >= time.Second && c.HeartbeatInterval <= time.Hour, "heartbeat_interval", "must lie between 1s and 1h"},
 		{level.UnmarshalText([]byte(c.LogLevel)) == nil, "log_level", "must be debug, info, warn or error"},
@@ -328,4 +331,18 @@ func (c *Config) Logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// Values lists what is in force, by key. The configuration holds no secrets, only where they are.
+func (c *Config) Values() map[string]any {
+	values := map[string]any{}
+	fields := reflect.ValueOf(*c)
+	for i, key := range Keys() {
+		value := fields.Field(i).Interface()
+		if d, ok := value.(time.Duration); ok {
+			value = d.String()
+		}
+		values[key] = value
+	}
+	return values
 }

@@ -34,7 +34,7 @@ func TestLoadConfigDefaults(t *testing.T) {
 		ACMEDirectories: []string{
 			"https://acme-v02.api.letsencrypt.org/directory", "https://acme-staging-v02.api.letsencrypt.org/directory",
 		},
-		ACMEStandalonePort: 80, Workers: 4, ReconcileInterval: 10 * time.Second, HeartbeatInterval: time.Minute,
+		ACMEStandalonePort: 80, ACMEDNSWait: 30 * time.Second, Workers: 8, ReconcileInterval: 10 * time.Second, HeartbeatInterval: time.Minute,
 		LogLevel: "info", LogFormat: "text",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -69,7 +69,7 @@ reconcile_interval: 30s
 		DataDir: "/srv/certferry", Listen: "0.0.0.0:443", PublicURL: "https://hub.example.com", EmailDomain: "hub.example.com",
 		TLSCert: "/etc/certferry/hub.crt", TLSKey: "/etc/certferry/hub.key", AllowPlainHTTP: true,
 		SigningKey: "/srv/certferry/keys/signing.key", EscrowKey: "/srv/certferry/keys/escrow.key", JWTKey: "/run/credentials/jwt",
-		ACMEScript: "/opt/acme/acme.sh", ACMEHooksDir: "/opt/acme/dnsapi", ACMEStandalonePort: 80,
+		ACMEScript: "/opt/acme/acme.sh", ACMEStandalonePort: 80, ACMEDNSWait: 30 * time.Second,
 		ACMEDirectories: []string{"https://one.example/dir", "https://two.example/dir"},
 		CredentialsDir:  "/srv/certferry/credentials", Workers: 2,
 		ReconcileInterval: 30 * time.Second, HeartbeatInterval: 5 * time.Second, LogLevel: "debug", LogFormat: "text",
@@ -101,6 +101,7 @@ func TestLoadConfigRefuses(t *testing.T) {
 		{"plain public URL", "public_url: http://hub.example.com\n", "", "public_url: must start with https://"},
 		{"plain ACME", "acme_directories: ['http://acme.example/dir']\n", "", "acme_directories[0]: must be an https:// URL"},
 		{"no workers", "workers: -1\n", "", "workers: must lie between"},
+		{"patience", "acme_dns_wait: 2h\n", "", "acme_dns_wait: must be at most"},
 		{"hasty loop", "reconcile_interval: 1ms\n", "", "reconcile_interval: must lie between"},
 		{"log level", "log_level: loud\n", "", "log_level: must be"},
 		{"log format", "log_format: xml\n", "", "log_format: must be"},

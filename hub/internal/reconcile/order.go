@@ -110,8 +110,7 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 	log.ErrorContext(ctx, "order failed for good until somebody changes it or renews by hand", "class", e.Class)
 	if e.Class == issuer.Account && o.issuer != nil {
 		r.stall(o.issuer)
-	}
-	if err := r.cfg.Data.SetSetting(ctx, stalledSetting+o.job.Certificate, o.wish); err != nil {
+	} else if err := r.cfg.Data.SetSetting(ctx, stalledSetting+o.job.Certificate, o.wish); err != nil {
 		return err
 	}
 	event := hub.AuditEvent{

@@ -26,9 +26,9 @@ import (
 // hubActor is who asks for what falls due by itself.
 const hubActor = "hub"
 
-// issueTimeout bounds one order: DNS providers take their time, and a certificate that is not there in half an hour
-// is better ordered again.
-const issueTimeout = 30 * time.Minute
+// issueTimeout ends an order whose driver does not come back. Drivers have limits of their own, far below it, but may
+// have to wait for others at the same account first.
+const issueTimeout = 2 * time.Hour
 
 // Store is the repository.
 type Store interface {

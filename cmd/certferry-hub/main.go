@@ -1,0 +1,148 @@
+// Command certferry-hub runs the hub: it issues and renews certificates, seals them to the servers that need them and
+// commits the result to the Git repository that agents read.
+//
+// Exit codes: 0 ok, 1 failed, 2 usage, 3 nothing to do, 4 not allowed, 5 unreachable.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/daemon"
+)
+
+// version is set at build time.
+var version = "dev"
+
+// Exit codes, a documented contract (docs/reference/certferry-hub.md).
+const (
+	exitFailed     = 1
+	exitUsage      = 2
+	exitNotAllowed = 4
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := newApp(os.Stdin, os.Stdout, os.Stderr).RunContext(ctx, os.Args)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "certferry-hub:", err)
+	var e *hub.Error
+	if errors.As(err, &e) {
+		for _, f := range e.Faults {
+			fmt.Fprintln(os.Stderr, "certferry-hub:", f.Message)
+		}
+	}
+	return exitCode(err)
+}
+
+// usageError marks a command line that cannot be carried out as it stands.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func exitCode(err error) int {
+	switch {
+	case errors.As(err, new(usageError)), errors.Is(err, hub.ErrInvalid):
+		return exitUsage
+	case errors.Is(err, hub.ErrForbidden), errors.Is(err, hub.ErrUnauthenticated):
+		return exitNotAllowed
+	}
+	return exitFailed
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name: "certferry-hub", Usage: "issues certificates and hands them to servers through Git",
+		Version: version, HideVersion: true,
+		Reader: stdin, Writer: stdout, ErrWriter: stderr,
+		EnableBashCompletion: true,
+		ExitErrHandler:       func(*cli.Context, error) {},
+		OnUsageError:         onUsageError,
+		Flags: []cli.Flag{
+			&cli.StringFlag{
+				Name: "config", Aliases: []string{"c"}, Value: "/etc/certferry/hub.yaml",
+				EnvVars: []string{daemon.EnvConfig}, Usage: "configuration `FILE`; it may be absent where it is not named",
+			},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "how to print: table, json or yaml"},
+		},
+		Before: func(c *cli.Context) error {
+			switch c.String("output") {
+			case "table", "json", "yaml":
+				return nil
+			}
+			return usagef("read flag --output: it must be table, json or yaml")
+		},
+		Action:   group,
+		Commands: commands(),
+	}
+}
+
+func commands() []*cli.Command {
+	return []*cli.Command{
+		initCommand(), serveCommand(), configCommand(), userCommand(), keyCommand(), storeCommand(),
+		leaf(&cli.Command{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
+			_, err := fmt.Fprintln(c.App.Writer, version)
+			return err
+		}}, 0),
+	}
+}
+
+func onUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+
+// group is the action of a command that only has subcommands.
+func group(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("find command %q: there is none of that name; see %s --help", c.Args().First(), c.App.Name)
+	}
+	return cli.ShowSubcommandHelp(c)
+}
+
+// leaf makes a command refuse any other number of arguments.
+func leaf(command *cli.Command, args int) *cli.Command {
+	action := command.Action
+	command.OnUsageError = onUsageError
+	command.Action = func(c *cli.Context) error {
+		if c.NArg() != args {
+			return usagef("read arguments: %s takes %d, not %d; see %s --help", c.Command.FullName(), args, c.NArg(), c.Command.HelpName)
+		}
+		return action(c)
+	}
+	return command
+}
+
+func parent(command *cli.Command) *cli.Command {
+	command.Action, command.OnUsageError = group, onUsageError
+	return command
+}
+
+func loadConfig(c *cli.Context) (daemon.Config, error) {
+	return daemon.LoadConfig(c.String("config"), c.IsSet("config"), os.Environ())
+}
+
+// render prints v as the flag --output asks; table prints it for people.
+func render(c *cli.Context, v any, table func(io.Writer) error) error {
+	switch c.String("output") {
+	case "json":
+		enc := json.NewEncoder(c.App.Writer)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	case "yaml":
+		return yaml.NewEncoder(c.App.Writer).Encode(v)
+	}
+	return table(c.App.Writer)
+}
