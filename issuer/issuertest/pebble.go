@@ -22,6 +22,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/letsencrypt/challtestsrv"
@@ -54,7 +56,7 @@ type Pebble struct {
 	HTTPPort int
 	// DNSManagement is the URL of a small API that the DNS hook of WriteDNSHook uses.
 	DNSManagement string
-	// DNS is the test DNS server.
+	// DNS is the test DNS server; all Pebbles of a process share it.
 	DNS *challtestsrv.ChallSrv
 
 	servers []*http.Server
@@ -112,9 +114,6 @@ func (p *Pebble) Close() error {
 	for _, s := range p.servers {
 		errs = append(errs, s.Close())
 	}
-	if p.DNS != nil {
-		p.DNS.Shutdown()
-	}
 	return errors.Join(errs...)
 }
 
@@ -145,22 +144,42 @@ func (p *Pebble) serve(l net.Listener, handler http.Handler) {
 	go func() { _ = s.Serve(l) }()
 }
 
-// startDNS starts the DNS server and its management API, and waits until it answers.
+// dnsServer is the process's one DNS server: the library registers its handler for the whole process, so that a second
+// server would answer for the first. It runs until the process ends.
+var dnsServer struct {
+	sync.Mutex
+
+	server   *challtestsrv.ChallSrv
+	resolver string
+}
+
+// startDNS finds or starts the DNS server, and starts a management API for it.
 func (p *Pebble) startDNS(ctx context.Context, logger *log.Logger) (resolver string, err error) {
-	port, err := freePort(ctx)
-	if err != nil {
-		return "", err
+	dnsServer.Lock()
+	defer dnsServer.Unlock()
+	for n := 0; dnsServer.server == nil && n < 10; n++ {
+		port, err := freePort(ctx)
+		if err != nil {
+			return "", err
+		}
+		resolver = fmt.Sprintf("127.0.0.1:%d", port)
+		server, err := challtestsrv.New(challtestsrv.Config{Log: logger, DNSAddrs: []string{resolver}})
+		if err != nil {
+			return "", fmt.Errorf("start DNS server: %w", err)
+		}
+		server.SetDefaultDNSIPv4("127.0.0.1")
+		server.SetDefaultDNSIPv6("")
+		go server.Run()
+		if answers(ctx, server, resolver) {
+			dnsServer.server, dnsServer.resolver = server, resolver
+		} else {
+			server.Shutdown() // another process took the port in between
+		}
 	}
-	resolver = fmt.Sprintf("127.0.0.1:%d", port)
-	if p.DNS, err = challtestsrv.New(challtestsrv.Config{Log: logger, DNSAddrs: []string{resolver}}); err != nil {
-		return "", fmt.Errorf("start DNS server: %w", err)
+	if dnsServer.server == nil {
+		return "", errors.New("start DNS server: no free port")
 	}
-	p.DNS.SetDefaultDNSIPv4("127.0.0.1")
-	p.DNS.SetDefaultDNSIPv6("")
-	go p.DNS.Run()
-	if err := reachable(ctx, resolver); err != nil {
-		return "", err
-	}
+	p.DNS = dnsServer.server
 	l, err := listen(ctx)
 	if err != nil {
 		return "", err
@@ -170,7 +189,35 @@ func (p *Pebble) startDNS(ctx context.Context, logger *log.Logger) (resolver str
 	mux.HandleFunc("POST /set-txt", p.changeTXT(p.DNS.AddDNSTXTRecord))
 	mux.HandleFunc("POST /clear-txt", p.changeTXT(func(host, _ string) { p.DNS.DeleteDNSTXTRecord(host) }))
 	p.serve(l, mux)
-	return resolver, nil
+	return dnsServer.resolver, nil
+}
+
+// answers waits until the server at resolver answers, and says whether it is the one given.
+func answers(ctx context.Context, server *challtestsrv.ChallSrv, resolver string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	nonce := rand.Text()
+	server.AddDNSTXTRecord("ready.test", nonce)
+	defer server.DeleteDNSTXTRecord("ready.test")
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", resolver)
+	}}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		records, err := r.LookupTXT(ctx, "ready.test.")
+		if err == nil {
+			return slices.Contains(records, nonce)
+		}
+		if notFound := new(net.DNSError); errors.As(err, &notFound) && notFound.IsNotFound {
+			return false // somebody else's server
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
 }
 
 func (p *Pebble) changeTXT(change func(host, value string)) http.HandlerFunc {
@@ -181,24 +228,6 @@ func (p *Pebble) changeTXT(change func(host, value string)) http.HandlerFunc {
 			return
 		}
 		change(record.Host, record.Value)
-	}
-}
-
-func reachable(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", address, err)
-		case <-tick.C:
-		}
 	}
 }
 

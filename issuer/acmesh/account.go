@@ -1,0 +1,179 @@
+// This file keeps the ACME account of a CA: a key made here, registered once. acme.sh gets a copy for each run and
+// never makes an account of its own.
+
+package acmesh
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/acme"
+
+	"github.com/certferry/certferry/issuer"
+)
+
+// account is a registered ACME account.
+type account struct {
+	// URL names the account at its CA.
+	URL string `json:"url"`
+	// Directory is the CA's, for people who look into the folder.
+	Directory string `json:"directory"`
+	// keyPEM is the private key.
+	keyPEM []byte
+	key    crypto.Signer
+}
+
+func (a *account) thumbprint() (string, error) {
+	print, err := acme.JWKThumbprint(a.key.Public())
+	if err != nil {
+		return "", fmt.Errorf("compute account thumbprint: %w", err)
+	}
+	return print, nil
+}
+
+// account returns the account of the directory, registered where it is not yet.
+func (i *Issuer) account(ctx context.Context) (*account, error) {
+	sum := sha256.Sum256([]byte(i.cfg.Directory))
+	dir := filepath.Join(i.cfg.StateDir, hex.EncodeToString(sum[:8]))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, &issuer.Error{Class: issuer.Local, Detail: "keep the ACME account", Err: err}
+	}
+	a, err := i.accountKey(filepath.Join(dir, "account.key"))
+	if err != nil {
+		return nil, &issuer.Error{Class: issuer.Account, Detail: "read the ACME account's key; restore it from a backup, or remove it to register anew", Err: err}
+	}
+	file := filepath.Join(dir, "account.json")
+	data, err := os.ReadFile(file) //nolint:gosec // the path is ours
+	if err == nil && json.Unmarshal(data, a) == nil && directoryURL(a.URL) {
+		return a, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &issuer.Error{Class: issuer.Local, Detail: "read the ACME account", Err: err}
+	}
+	if err := i.register(ctx, a); err != nil {
+		return nil, err
+	}
+	if data, err = json.Marshal(a); err == nil {
+		err = writeFile(file, data)
+	}
+	if err != nil {
+		return nil, &issuer.Error{Class: issuer.Local, Detail: "keep the ACME account", Err: err}
+	}
+	return a, nil
+}
+
+// directoryURL says whether a URL that a CA gave holds nothing that a shell reads.
+func directoryURL(url string) bool { return directory.MatchString(url) }
+
+// accountKey reads the account's key, or makes it. It is on disk before it is registered, so that no account is lost.
+func (i *Issuer) accountKey(path string) (*account, error) {
+	data, err := os.ReadFile(path) //nolint:gosec // the path is ours
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.MarshalECPrivateKey(key)
+		if err != nil {
+			return nil, err
+		}
+		data = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+		if err := writeFile(path, data); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("it is not PEM")
+	}
+	key, err := x509.ParseECPrivateKey(block.Bytes)
+	if err != nil {
+		return nil, errors.New("it is not an EC private key")
+	}
+	return &account{Directory: i.cfg.Directory, keyPEM: data, key: key}, nil
+}
+
+// register makes the account at the CA (RFC 8555 §7.3), or finds it there by its key.
+func (i *Issuer) register(ctx context.Context, a *account) error {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second}
+	defer transport.CloseIdleConnections()
+	if i.cfg.CABundle != "" {
+		data, err := os.ReadFile(i.cfg.CABundle)
+		if err != nil {
+			return &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle", Err: err}
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(data) {
+			return &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle: it holds no certificate"}
+		}
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	}
+	client := &acme.Client{
+		Key: a.key, DirectoryURL: i.cfg.Directory, UserAgent: "certferry",
+		HTTPClient: &http.Client{Transport: transport, Timeout: 30 * time.Second},
+	}
+	wish := &acme.Account{}
+	if i.cfg.Email != "" {
+		wish.Contact = []string{"mailto:" + i.cfg.Email}
+	}
+	registered, err := client.Register(ctx, wish, acme.AcceptTOS)
+	if errors.Is(err, acme.ErrAccountAlreadyExists) {
+		registered, err = client.GetReg(ctx, "")
+	}
+	if err != nil {
+		return registrationError(err)
+	}
+	if !directoryURL(registered.URI) {
+		return &issuer.Error{Class: issuer.Permanent, Detail: "the CA gave the account an address with characters that are not allowed"}
+	}
+	a.URL = registered.URI
+	return nil
+}
+
+func registrationError(err error) error {
+	problem := new(acme.Error)
+	if !errors.As(err, &problem) {
+		return &issuer.Error{Class: issuer.Retryable, Detail: "the CA cannot be reached to register the account", Err: err}
+	}
+	short := strings.TrimPrefix(problem.ProblemType, acmeURN)
+	class := classOf(short, problem.StatusCode)
+	if class == issuer.Permanent && short != "rejectedIdentifier" {
+		class = issuer.Account
+	}
+	return &issuer.Error{Class: class, ACMEType: short, Detail: "register the account: " + oneLine(problem.Detail)}
+}
+
+// writeFile replaces a file in one synced step.
+func writeFile(path string, data []byte) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-*") // made with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(file.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+// This file reads from acme.sh's log and output why an order failed, and what that means for the next try.
+
+package acmesh
+
+import (
+	"encoding/json"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/certferry/certferry/issuer"
+)
+
+// problem is an ACME problem document (RFC 7807, RFC 8555 §6.7).
+type problem struct {
+	Type   string `json:"type"`
+	Detail string `json:"detail"`
+	Status int    `json:"status"`
+}
+
+// authorization is what is read of an authorization (RFC 8555 §7.1.4).
+type authorization struct {
+	Identifier struct{ Value string } `json:"identifier"`
+	Challenges []struct {
+		Error *problem `json:"error"`
+	} `json:"challenges"`
+}
+
+var (
+	// logged are the lines of the log that count: "[date] name='value'" with the value on further lines too.
+	logStart   = regexp.MustCompile(`(?m)^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]?\d [0-9:]{8} [A-Z]+ \d{4}\] `)
+	curlError  = regexp.MustCompile(`libcurl-errors\.html for error code: (\d+)`)
+	retryUntil = regexp.MustCompile(`retry after (\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}) UTC`)
+	retryLine  = regexp.MustCompile(`(?im)^retry-after: *(\d+)`)
+	curlName   = map[string]string{
+		"6": "the name of the CA or DNS provider does not resolve", "7": "the CA or DNS provider refuses the connection",
+		"28": "the CA or DNS provider does not answer", "60": "the TLS certificate of the CA is not trusted",
+		"77": "the CA bundle cannot be read",
+	}
+)
+
+// phrases are lines of acme.sh that name the fault by themselves.
+var phrases = []struct {
+	text   string
+	class  issuer.Class
+	detail string
+}{
+	{"Cannot find DNS API hook for", issuer.Permanent, "acme.sh has no such DNS hook"},
+	{"Error adding TXT record to domain", issuer.DNSProvider, "the DNS provider did not take the TXT record: check the credential"},
+	{"Cannot write token to file", issuer.Permanent, "the webroot cannot be written by the hub"},
+	{"is already used by", issuer.Retryable, "the port for the standalone challenge is in use"},
+	{"Please install socat", issuer.Local, "the method standalone needs socat on the hub"},
+	{"No space left on device", issuer.Local, "the disk is full"},
+	{"Supported validation types are", issuer.Permanent, "the CA does not offer this challenge for a name"},
+	{"Only RSA or EC keys are supported", issuer.Account, "the ACME account's key is damaged"},
+	{"Giving up sending to CA server", issuer.Retryable, "the CA refused every nonce"},
+	{"Syntax error", issuer.Local, "acme.sh cannot be run: its script is damaged"},
+}
+
+// classify says why a run failed.
+func classify(log string, r result, now time.Time) *issuer.Error {
+	// What follows this line is acme.sh clearing up, with requests of its own.
+	log, _, _ = strings.Cut(log, "_on_issue_err")
+	state := readLog(log)
+	if e := state.err(now); e != nil {
+		e.RetryAfter = state.retryAfter
+		return e
+	}
+	text := r.output + "\n" + log
+	for _, p := range phrases {
+		if strings.Contains(text, p.text) {
+			return &issuer.Error{Class: p.class, Detail: p.detail}
+		}
+	}
+	if match := curlError.FindStringSubmatch(text); match != nil {
+		class := issuer.Retryable
+		if match[1] == "60" || match[1] == "77" {
+			class = issuer.Permanent
+		}
+		detail := curlName[match[1]]
+		if detail == "" {
+			detail = "the connection to the CA or DNS provider broke (curl error " + match[1] + ")"
+		}
+		return &issuer.Error{Class: class, Detail: detail}
+	}
+	switch r.code {
+	case 0, 2:
+		return &issuer.Error{Class: issuer.Local}
+	case 3:
+		return &issuer.Error{Class: issuer.Permanent, Detail: "acme.sh has no such DNS hook"}
+	default:
+		return &issuer.Error{Class: issuer.Retryable, Detail: lastLine(r.output)}
+	}
+}
+
+// logState is the newest that the log says of the exchange with the CA.
+type logState struct {
+	problem    *problem
+	name       string
+	status     int
+	retryAfter time.Duration
+}
+
+// readLog follows the answers of the CA in the log: a later success clears an earlier problem.
+func readLog(log string) *logState {
+	s := &logState{}
+	starts := logStart.FindAllStringIndex(log, -1)
+	for n, at := range starts {
+		end := len(log)
+		if n+1 < len(starts) {
+			end = starts[n+1][0]
+		}
+		name, value, ok := strings.Cut(log[at[1]:end], "='")
+		if !ok {
+			continue
+		}
+		value = strings.TrimSuffix(strings.TrimRight(value, "\n"), "'")
+		switch name {
+		case "responseHeaders":
+			if match := retryLine.FindStringSubmatch(value); match != nil {
+				s.retryAfter = seconds(match[1])
+			} else {
+				s.retryAfter = 0
+			}
+		case "original":
+			s.body(value)
+		case "code":
+			s.code(value)
+		}
+	}
+	return s
+}
+
+func (s *logState) body(text string) {
+	s.problem, s.name = nil, ""
+	p := new(problem)
+	if json.Unmarshal([]byte(text), p) == nil && strings.HasPrefix(p.Type, acmeURN) {
+		s.problem = p
+		return
+	}
+	a := new(authorization)
+	if json.Unmarshal([]byte(text), a) != nil {
+		return
+	}
+	for _, c := range a.Challenges {
+		if c.Error != nil && c.Error.Type != "" {
+			s.problem, s.name = c.Error, a.Identifier.Value
+		}
+	}
+}
+
+func (s *logState) code(text string) {
+	s.status, _ = strconv.Atoi(strings.TrimSpace(text)) // no number reads as none
+	if s.status >= 500 && s.problem == nil {
+		s.problem = &problem{Type: acmeURN + "serverInternal", Detail: "the CA answers with status " + strconv.Itoa(s.status), Status: s.status}
+	}
+	if s.status == 429 && s.problem == nil {
+		s.problem = &problem{Type: acmeURN + "rateLimited", Detail: "the CA asks to slow down", Status: 429}
+	}
+}
+
+// err makes the error of the newest problem, nil where there is none.
+func (s *logState) err(now time.Time) *issuer.Error {
+	if s.problem == nil {
+		return nil
+	}
+	short := strings.TrimPrefix(s.problem.Type, acmeURN)
+	e := &issuer.Error{ACMEType: short, Name: s.name, Detail: oneLine(s.problem.Detail)}
+	status := s.problem.Status
+	if status == 0 {
+		status = s.status
+	}
+	e.Class = classOf(short, status)
+	if s.name != "" && (short == "unauthorized" || e.Class == issuer.Retryable || e.Class == issuer.Account) {
+		e.Class = issuer.ValidationFailed
+	}
+	if match := retryUntil.FindStringSubmatch(s.problem.Detail); match != nil {
+		if until, err := time.Parse(time.DateTime, match[1]); err == nil {
+			s.retryAfter = max(s.retryAfter, until.Sub(now))
+		}
+	}
+	if e.Class == issuer.RateLimited && s.retryAfter == 0 {
+		s.retryAfter = time.Hour
+	}
+	return e
+}
+
+// classOf gives the class of an ACME problem type (without its URN) with its HTTP status.
+func classOf(short string, status int) issuer.Class {
+	switch short {
+	case "rateLimited":
+		return issuer.RateLimited
+	case "dns", "connection", "tls", "incorrectResponse":
+		return issuer.ValidationFailed
+	case "accountDoesNotExist", "externalAccountRequired", "userActionRequired", "unauthorized":
+		return issuer.Account
+	case "caa", "rejectedIdentifier", "malformed", "badCSR", "badPublicKey", "invalidContact", "invalidProfile",
+		"unsupportedContact", "unsupportedIdentifier", "badSignatureAlgorithm", "alreadyRevoked", "badRevocationReason":
+		if short == "malformed" && status == 404 {
+			return issuer.Retryable // an order that the CA forgot
+		}
+		return issuer.Permanent
+	}
+	if status == 429 {
+		return issuer.RateLimited
+	}
+	return issuer.Retryable
+}
+
+func seconds(text string) time.Duration {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, 30*24*time.Hour)
+}
+
+// oneLine makes a CA's text fit for a log and a page: one line, no control characters, bounded.
+func oneLine(text string) string {
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	if runes := []rune(text); len(runes) > 500 {
+		return string(runes[:500]) + "…"
+	}
+	return text
+}
+
+// lastLine is the last line of acme.sh's output that says something.
+func lastLine(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	for n := len(lines) - 1; n >= 0; n-- {
+		line := strings.TrimSpace(logStart.ReplaceAllString(lines[n], ""))
+		if line != "" && !strings.Contains(line, "--debug") && !strings.Contains(line, "--log") && !strings.Contains(line, "github.com") {
+			return "acme.sh says: " + oneLine(line)
+		}
+	}
+	return "acme.sh failed without a word"
+}

@@ -1,0 +1,173 @@
+// This file says which values may reach acme.sh. What it lets through holds no character that a shell, a
+// configuration file or a log line would read as anything but itself.
+
+package acmesh
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/certferry/certferry/issuer"
+)
+
+var (
+	plainPath = regexp.MustCompile(`^/[A-Za-z0-9._/-]{0,999}$`)
+	dnsName   = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}$`)
+	orderID   = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	directory = regexp.MustCompile(`^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._/~-]*$`)
+	email     = regexp.MustCompile(`^[A-Za-z0-9._+-]{1,64}@([a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63}$`)
+	profile   = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
+	chainName = regexp.MustCompile(`^[A-Za-z0-9 ._()-]{0,128}$`)
+	hookName  = regexp.MustCompile(`^dns_[a-z0-9_]{1,60}$`)
+	variable  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+	// reserved variables steer acme.sh, the shell or the loader.
+	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
+	// option is a line of a hook's metadata that names a variable: " CF_Key API Key. Optional."
+	option = regexp.MustCompile(`(?m)^ {1,4}([A-Za-z][A-Za-z0-9_]*) `)
+)
+
+// maxValue bounds a credential, in bytes.
+const maxValue = 8192
+
+func checkAccount(cfg *Config) error {
+	switch {
+	case !directory.MatchString(cfg.Directory):
+		return fmt.Errorf("the directory must be a plain https URL")
+	case cfg.Email != "" && !email.MatchString(cfg.Email):
+		return fmt.Errorf("the e-mail address has characters that are not allowed")
+	case cfg.CABundle != "" && !plainPath.MatchString(cfg.CABundle):
+		return fmt.Errorf("the CA bundle must be an absolute path of letters, digits and . _ / -")
+	case cfg.HooksDir != "" && !plainPath.MatchString(cfg.HooksDir):
+		return fmt.Errorf("the hooks' folder must be an absolute path of letters, digits and . _ / -")
+	}
+	return nil
+}
+
+func permanent(format string, args ...any) error {
+	return &issuer.Error{Class: issuer.Permanent, Detail: fmt.Sprintf(format, args...)}
+}
+
+// checkRequest refuses everything that must not reach acme.sh. Its errors repeat no value.
+func (i *Issuer) checkRequest(req issuer.Request) error {
+	switch {
+	case !orderID.MatchString(req.ID):
+		return permanent("the order's id may hold lower-case letters, digits and hyphens only")
+	case len(req.Names) == 0 || len(req.Names) > 100:
+		return permanent("an order takes 1 to 100 names")
+	case !profile.MatchString(req.Profile):
+		return permanent("the profile has characters that are not allowed")
+	case !chainName.MatchString(req.PreferredChain):
+		return permanent("the preferred chain has characters that are not allowed")
+	}
+	for n, name := range req.Names {
+		if len(name) > 253 || !dnsName.MatchString(name) {
+			return permanent("name %d is not one that an ACME CA signs: it needs two or more labels of lower-case letters, digits and hyphens", n+1)
+		}
+		if req.Challenge.Type == issuer.HTTP01 && strings.HasPrefix(name, "*.") {
+			return permanent("a wildcard can be proven by dns-01 only")
+		}
+	}
+	if err := checkCSR(req); err != nil {
+		return err
+	}
+	switch req.Challenge.Type {
+	case issuer.HTTP01:
+		return checkHTTP(req.Challenge)
+	case issuer.DNS01:
+		return i.checkDNS(req.Challenge)
+	default:
+		return permanent("the challenge must be http-01 or dns-01")
+	}
+}
+
+func checkCSR(req issuer.Request) error {
+	csr, err := x509.ParseCertificateRequest(req.CSR)
+	if err != nil || csr.CheckSignature() != nil {
+		return permanent("the certificate request cannot be read or is not signed by its own key")
+	}
+	if len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 || !slices.Equal(sorted(csr.DNSNames), sorted(req.Names)) {
+		return permanent("the certificate request is for other names than the order")
+	}
+	return nil
+}
+
+func sorted(names []string) []string {
+	all := slices.Clone(names)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func checkHTTP(c issuer.Challenge) error {
+	if c.Hook != "" || len(c.Credentials) > 0 {
+		return permanent("http-01 takes no DNS hook and no credentials")
+	}
+	switch c.Method {
+	case "webroot":
+		if !plainPath.MatchString(c.Webroot) || filepath.Clean(c.Webroot) != c.Webroot {
+			return permanent("the webroot must be an absolute folder of letters, digits and . _ / -")
+		}
+		if info, err := os.Stat(c.Webroot); err != nil || !info.IsDir() {
+			return permanent("the webroot is not a folder on the hub")
+		}
+	case "standalone", "stateless":
+	default:
+		return permanent("the method of http-01 must be webroot, standalone or stateless")
+	}
+	return nil
+}
+
+// checkDNS finds the hook and holds the credentials against what the hook says that it takes.
+func (i *Issuer) checkDNS(c issuer.Challenge) error {
+	if !hookName.MatchString(c.Hook) {
+		return permanent("the DNS hook must be named as acme.sh names it, such as dns_cf")
+	}
+	known, err := i.hookVariables(c.Hook)
+	if err != nil {
+		return permanent("acme.sh has no DNS hook %s", c.Hook)
+	}
+	for name, value := range c.Credentials {
+		switch {
+		case !variable.MatchString(name) || reserved.MatchString(name):
+			return permanent("a credential of %s has a name that is not allowed", c.Hook)
+		case len(known) > 0 && !slices.Contains(known, name):
+			return permanent("the hook %s does not know the variable %s; it takes %s", c.Hook, name, strings.Join(known, ", "))
+		case len(value) > maxValue || strings.ContainsFunc(value, unsafe):
+			return permanent("the value of %s is too long or holds a quote, $, `, \\, or a control character, which acme.sh cannot take", name)
+		}
+	}
+	return nil
+}
+
+// unsafe says which characters acme.sh would read as shell text.
+func unsafe(r rune) bool {
+	return r < ' ' || r == 0x7f || strings.ContainsRune("'\"`$\\", r)
+}
+
+// hookVariables reads the names of a hook's variables from its metadata; none where it has no metadata.
+func (i *Issuer) hookVariables(hook string) ([]string, error) {
+	for _, dir := range []string{filepath.Dir(i.cfg.Script), i.cfg.HooksDir} {
+		if dir == "" {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, "dnsapi", hook+".sh")) //nolint:gosec // checked against hookName
+		if err != nil {
+			continue
+		}
+		_, rest, ok := strings.Cut(string(data), hook+"_info='")
+		if !ok {
+			return nil, nil
+		}
+		info, _, _ := strings.Cut(rest, "'\n")
+		var names []string
+		for _, match := range option.FindAllStringSubmatch(info, -1) {
+			names = append(names, match[1])
+		}
+		return names, nil
+	}
+	return nil, os.ErrNotExist
+}

@@ -1,0 +1,298 @@
+// This file is a stand-in for acme.sh, for machines where no copy of it is: it takes acme.sh's command line and files
+// and speaks real ACME to the CA, in Go. It knows what the driver uses and no more. With ACME_SH set, the same tests
+// run the real one.
+
+package issuertest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/acme"
+)
+
+// StandInArg is the first argument that turns a test binary into the stand-in; its TestMain calls StandIn with the rest.
+const StandInArg = "acme.sh-stand-in"
+
+// WriteStandIn writes a script into dir that runs executable as the stand-in, and returns its path. The script takes
+// the place of acme.sh.
+func WriteStandIn(dir, executable string) (string, error) {
+	path := filepath.Join(dir, "acme.sh")
+	script := fmt.Sprintf("#!/bin/sh\nexec %q %s \"$@\"\n", executable, StandInArg)
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(path, []byte(script), 0o700)); err != nil { //nolint:gosec // a script is run
+		return "", fmt.Errorf("write stand-in: %w", err)
+	}
+	return path, nil
+}
+
+// StandIn carries out acme.sh's --renew with the arguments args and returns the exit code.
+func StandIn(args []string) int {
+	s := &standIn{flags: map[string]string{}}
+	for n, arg := range args {
+		if strings.HasPrefix(arg, "--") && n+1 < len(args) {
+			s.flags[arg] = args[n+1]
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := s.renew(ctx); err != nil {
+		s.log("original", problemJSON(err))
+		fmt.Fprintf(os.Stderr, "[%s] %v\n", stamp(), err)
+		return 1
+	}
+	return 0
+}
+
+// stamp is the time as acme.sh prints it.
+func stamp() string { return time.Now().UTC().Format("Mon Jan _2 15:04:05 UTC 2006") } //nolint:forbidigo // a program of its own
+
+// problemJSON is the document that the CA sent, as acme.sh logs it.
+func problemJSON(err error) string {
+	document := map[string]any{}
+	if a := new(acme.AuthorizationError); errors.As(err, &a) {
+		var challenges []any
+		for _, cause := range a.Errors {
+			if p := new(acme.Error); errors.As(cause, &p) {
+				challenges = append(challenges, map[string]any{"error": map[string]any{"type": p.ProblemType, "detail": p.Detail}})
+			}
+		}
+		document["identifier"] = map[string]string{"value": a.Identifier}
+		document["challenges"] = challenges
+	} else if p := new(acme.Error); errors.As(err, &p) {
+		document["type"], document["detail"], document["status"] = p.ProblemType, p.Detail, p.StatusCode
+	}
+	data, _ := json.Marshal(document) // maps of strings and numbers
+	return string(data)
+}
+
+type standIn struct {
+	flags map[string]string
+	conf  map[string]string
+	acme  *acme.Client
+}
+
+func (s *standIn) log(name, value string) {
+	file, err := os.OpenFile(os.Getenv("LOG_FILE"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:forbidigo,gosec // as acme.sh does
+	if err != nil {
+		return
+	}
+	_, _ = fmt.Fprintf(file, "[%s] %s='%s'\n", stamp(), name, value)
+	_ = file.Close()
+}
+
+func (s *standIn) renew(ctx context.Context) error {
+	folder := filepath.Join(s.flags["--cert-home"], s.flags["--domain"]+"_ecc")
+	var err error
+	if s.conf, err = readConf(filepath.Join(folder, s.flags["--domain"]+".conf")); err != nil {
+		return err
+	}
+	if err := s.connect(); err != nil {
+		return err
+	}
+	names := []string{s.conf["Le_Domain"]}
+	if alt := s.conf["Le_Alt"]; alt != "no" {
+		names = append(names, strings.Split(alt, ",")...)
+	}
+	order, err := s.acme.AuthorizeOrder(ctx, acme.DomainIDs(names...))
+	if err != nil {
+		return fmt.Errorf("error creating new order: %w", err)
+	}
+	for _, url := range order.AuthzURLs {
+		if err := s.authorize(ctx, url); err != nil {
+			return err
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(folder, s.flags["--domain"]+".csr"))
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return errors.New("no CSR")
+	}
+	chain, _, err := s.acme.CreateOrderCert(ctx, order.FinalizeURL, block.Bytes, true)
+	if err != nil {
+		// Pebble's answer to finalize does not name the order, so the library loses it while the CA still works.
+		done, waitErr := s.acme.WaitOrder(ctx, order.URI)
+		if waitErr != nil {
+			return fmt.Errorf("signing failed: %w", err)
+		}
+		if chain, err = s.acme.FetchCert(ctx, done.CertURL, true); err != nil {
+			return fmt.Errorf("signing failed: %w", err)
+		}
+	}
+	var out bytes.Buffer
+	for _, der := range chain {
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Buffer takes everything
+	}
+	return os.WriteFile(filepath.Join(folder, "fullchain.cer"), out.Bytes(), 0o600)
+}
+
+// readConf reads lines of KEY='value'.
+func readConf(path string) (map[string]string, error) {
+	data, err := os.ReadFile(path) //nolint:gosec // a test's file
+	if err != nil {
+		return nil, err
+	}
+	conf := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		conf[key] = strings.Trim(value, "'")
+	}
+	return conf, nil
+}
+
+// connect uses the account that the driver seeded.
+func (s *standIn) connect() error {
+	pool := x509.NewCertPool()
+	if path := s.flags["--ca-bundle"]; path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		pool.AppendCertsFromPEM(data)
+	}
+	var key *pem.Block
+	var url string
+	err := filepath.WalkDir(filepath.Join(s.flags["--config-home"], "ca"), func(path string, _ os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case filepath.Base(path) == "account.key":
+			data, err := os.ReadFile(path) //nolint:gosec // a test's file
+			key, _ = pem.Decode(data)
+			return err
+		case filepath.Base(path) == "ca.conf":
+			conf, err := readConf(path)
+			url = conf["ACCOUNT_URL"]
+			return err
+		}
+		return nil
+	})
+	if err != nil || key == nil {
+		return errors.Join(errors.New("no account"), err)
+	}
+	signer, err := x509.ParseECPrivateKey(key.Bytes)
+	if err != nil {
+		return err
+	}
+	s.acme = &acme.Client{
+		Key: signer, KID: acme.KeyID(url), DirectoryURL: s.flags["--server"],
+		RetryBackoff: func(int, *http.Request, *http.Response) time.Duration { return -1 }, // as acme.sh: no second try
+		HTTPClient:   &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}}},
+	}
+	return nil
+}
+
+func (s *standIn) authorize(ctx context.Context, url string) error {
+	authz, err := s.acme.GetAuthorization(ctx, url)
+	if err != nil {
+		return err
+	}
+	if authz.Status == acme.StatusValid {
+		return nil
+	}
+	kind := "http-01"
+	if strings.HasPrefix(s.conf["Le_Webroot"], "dns_") {
+		kind = "dns-01"
+	}
+	for _, c := range authz.Challenges {
+		if c.Type != kind {
+			continue
+		}
+		undo, err := s.present(ctx, authz.Identifier.Value, c)
+		if err != nil {
+			return err
+		}
+		defer undo()
+		if _, err := s.acme.Accept(ctx, c); err != nil {
+			return err
+		}
+		_, err = s.acme.WaitAuthorization(ctx, url)
+		return err
+	}
+	return errors.New("Supported validation types are: others") //nolint:staticcheck // acme.sh's words
+}
+
+// present answers a challenge until undo is called.
+func (s *standIn) present(ctx context.Context, name string, c *acme.Challenge) (undo func(), err error) {
+	none := func() {}
+	switch root := s.conf["Le_Webroot"]; {
+	case strings.HasPrefix(root, "dns_"):
+		value, err := s.acme.DNS01ChallengeRecord(c.Token)
+		if err != nil {
+			return none, err
+		}
+		return s.presentDNS(ctx, "_acme-challenge."+name, value)
+	case root == "stateless":
+		return none, nil
+	case root == "no":
+		return s.listen(ctx, c)
+	default:
+		answer, err := s.acme.HTTP01ChallengeResponse(c.Token)
+		if err != nil {
+			return none, err
+		}
+		path := filepath.Join(root, filepath.FromSlash(s.acme.HTTP01ChallengePath(c.Token)))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(answer), 0o644)); err != nil { //nolint:gosec // a web server reads it
+			return none, fmt.Errorf("Cannot write token to file: %w", err) //nolint:staticcheck // acme.sh's words
+		}
+		return func() { _ = os.Remove(path) }, nil
+	}
+}
+
+// presentDNS does what the hook of WriteDNSHook does.
+func (s *standIn) presentDNS(ctx context.Context, host, value string) (func(), error) {
+	if s.conf["Le_Webroot"] != HookName {
+		return nil, errors.New("Cannot find DNS API hook for: " + s.conf["Le_Webroot"]) //nolint:staticcheck // acme.sh's words
+	}
+	if os.Getenv("PEBBLETEST_TOKEN") == "wrong" { //nolint:forbidigo // as a hook does
+		return nil, errors.New("Error adding TXT record to domain: " + host) //nolint:staticcheck // acme.sh's words
+	}
+	post := func(path string) error {
+		body, err := json.Marshal(map[string]string{"Host": host + ".", "Value": value})
+		if err != nil {
+			return err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("PEBBLETEST_URL")+path, bytes.NewReader(body)) //nolint:forbidigo // as a hook does
+		if err != nil {
+			return err
+		}
+		answer, err := (&http.Client{}).Do(req)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}
+	return func() { _ = post("/clear-txt") }, post("/set-txt")
+}
+
+// listen answers on the port for standalone.
+func (s *standIn) listen(ctx context.Context, c *acme.Challenge) (func(), error) {
+	answer, err := s.acme.HTTP01ChallengeResponse(c.Token)
+	if err != nil {
+		return nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:"+s.conf["Le_HTTPPort"])
+	if err != nil {
+		return nil, fmt.Errorf("tcp port %s is already used by another program: %w", s.conf["Le_HTTPPort"], err)
+	}
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, answer)
+	})}
+	go func() { _ = server.Serve(l) }()
+	return func() { _ = server.Close() }, nil
+}
