@@ -8,14 +8,18 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 )
 
-// ServerTip returns the newest commit of a server's branch, fs.ErrNotExist if it has none yet.
+// ServerTip returns the newest commit of a server's branch, fs.ErrNotExist if it has none yet. The manifest is
+// shared: do not change it.
 func (s *Store) ServerTip(server string) (*Tip, error) {
 	if err := manifest.ValidName(server); err != nil {
 		return nil, fmt.Errorf("read branch: %w", err)
 	}
 	tip, err := s.branchTip(server)
 	if err != nil {
-		return nil, fmt.Errorf("read branch: %w", err)
+		return nil, fmt.Errorf("read branch of server %s: %w", server, err)
+	}
+	if tip == nil {
+		return nil, fmt.Errorf("read branch of server %s: %w", server, fs.ErrNotExist)
 	}
 	return &Tip{Commit: tip.hash.String(), Manifest: tip.manifest}, nil
 }

@@ -138,9 +138,9 @@ func (s *Store) recover(held *branchTip, d *manifest.Deployment) (*bundle.Bundle
 		if err != nil {
 			return nil, err
 		}
-		b, err := s.openIssued(at.manifest.MainCommit, d.Certificate)
-		if err == nil && b.LeafSHA256() == d.LeafSHA256 {
-			return b, nil
+		issued, err := s.IssuedAt(at.manifest.MainCommit, d.Certificate)
+		if err == nil && issued.LeafSHA256 == d.LeafSHA256 {
+			return s.openIssued(at.manifest.MainCommit, d.Certificate)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

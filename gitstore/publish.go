@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io/fs"
 	"runtime"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -112,7 +112,7 @@ type publication struct {
 	update     *gitrepo.Update // nil if the server is left alone
 }
 
-// branchTip is a commit of a server's branch with its manifest.
+// branchTip is a commit of a server's branch with its manifest. It is shared and never changed.
 type branchTip struct {
 	hash     gitrepo.Hash
 	manifest *manifest.Manifest
@@ -129,10 +129,8 @@ func (p *publication) prepare() error {
 	}
 	p.branch = manifest.ServerBranch(p.state.Server)
 	var err error
-	if tip, ok := p.store.repo.Ref(p.branch); ok {
-		if p.tip, err = p.store.branchCommit(tip); err != nil {
-			return fmt.Errorf("read its branch: %w", err)
-		}
+	if p.tip, err = p.store.branchTip(p.state.Server); err != nil {
+		return fmt.Errorf("read its branch: %w", err)
 	}
 	if p.slots, err = p.plan(); err != nil {
 		return err
@@ -292,13 +290,35 @@ func (p *publication) sealedBefore(d *manifest.Deployment) *manifest.Deployment 
 	return nil
 }
 
-// branchTip reads the newest commit of a server's branch.
+// tipCache keeps the newest commit of each branch: most servers are unchanged each time they are looked at.
+type tipCache struct {
+	mu   sync.Mutex
+	tips map[string]*branchTip // by server
+}
+
+// branchTip reads the newest commit of a server's branch; nil if there is no such branch.
 func (s *Store) branchTip(server string) (*branchTip, error) {
 	h, ok := s.repo.Ref(manifest.ServerBranch(server))
 	if !ok {
-		return nil, fmt.Errorf("branch of server %s: %w", server, fs.ErrNotExist)
+		return nil, nil //nolint:nilnil // no branch is no error: each server starts so
 	}
-	return s.branchCommit(h)
+	s.tips.mu.Lock()
+	tip := s.tips.tips[server]
+	s.tips.mu.Unlock()
+	if tip != nil && tip.hash == h {
+		return tip, nil
+	}
+	tip, err := s.branchCommit(h)
+	if err != nil {
+		return nil, err
+	}
+	s.tips.mu.Lock()
+	defer s.tips.mu.Unlock()
+	if s.tips.tips == nil {
+		s.tips.tips = map[string]*branchTip{}
+	}
+	s.tips.tips[server] = tip
+	return tip, nil
 }
 
 // branchCommit reads the manifest of a commit of a server's branch.

@@ -64,6 +64,7 @@ type Store struct {
 
 	write sync.Mutex // one change or publication at a time
 	view  snapshotCache
+	tips  tipCache
 }
 
 // Open opens the repository, checks it, and makes the first commit of main if there is none.

@@ -61,7 +61,7 @@ type Change struct {
 	// files merge. Empty means that whatever is there may be overwritten.
 	Expect string
 	// BeforeRef, if set, is told the commit when it is safe on disk and main has not moved to it yet. Its error
-	// stops the change.
+	// stops the change. It must not change the Store itself.
 	BeforeRef func(commit string) error
 }
 

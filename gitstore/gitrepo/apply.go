@@ -204,6 +204,9 @@ func (b *batch) at(p Person) Person {
 
 // add puts an object into the pack unless the repository has it.
 func (b *batch) add(kind plumbing.ObjectType, data []byte, compress bool) (Hash, error) {
+	if len(data) > maxObject {
+		return Hash{}, invalid("object is larger than %d MiB", maxObject>>20)
+	}
 	h := hashObject(kind, data)
 	b.mu.Lock()
 	_, seen := b.seen[h]

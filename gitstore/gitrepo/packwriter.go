@@ -18,9 +18,6 @@ import (
 
 // newEntry makes a pack entry of an object.
 func newEntry(kind plumbing.ObjectType, data []byte, d *deflaters) (*rawEntry, error) {
-	if len(data) > maxObject {
-		return nil, invalid("object is larger than %d MiB", maxObject>>20)
-	}
 	var out bytes.Buffer
 	out.Grow(len(data) + 64)
 	head := entryHeader(kind, len(data))

@@ -1,8 +1,8 @@
 package gitrepo
 
 import (
-	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -45,13 +45,17 @@ func (s *refState) with(moves map[string]Hash) *refState {
 
 // encode writes the state as packed-refs.
 func (s *refState) encode(w io.Writer) error {
-	buf := bufio.NewWriter(w)
-	_, err := buf.WriteString(packedRefsHeader)
+	out := make([]byte, 0, len(packedRefsHeader)+len(s.names)*80)
+	out = append(out, packedRefsHeader...)
 	for _, name := range s.names {
-		_, e := fmt.Fprintf(buf, "%s %s\n", s.hashes[name], name)
-		err = errors.Join(err, e)
+		h := s.hashes[name]
+		out = hex.AppendEncode(out, h[:])
+		out = append(out, ' ')
+		out = append(out, name...)
+		out = append(out, '\n')
 	}
-	return errors.Join(err, buf.Flush())
+	_, err := w.Write(out)
+	return err
 }
 
 // collides tells whether name cannot stand beside the references of s: Git keeps references as files, and a file
@@ -85,8 +89,8 @@ func parsePackedRefs(data []byte) (map[string]Hash, error) {
 		if strings.HasPrefix(text, "#") || strings.HasPrefix(text, "^") {
 			continue
 		}
-		hex, name, ok := strings.Cut(text, " ")
-		h, err := ParseHash(hex)
+		digits, name, ok := strings.Cut(text, " ")
+		h, err := ParseHash(digits)
 		if !ok || err != nil || checkRefName(name) != nil {
 			return nil, corrupt("packed-refs line %d is malformed", n)
 		}

@@ -140,7 +140,7 @@ func flock(f *os.File, how int) error {
 // layOut makes what is missing of a bare repository. HEAD comes last: with it the repository is one.
 func (r *Repo) layOut() error {
 	for _, dir := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
-		if err := os.MkdirAll(r.path(dir), 0o700); err != nil {
+		if err := errors.Join(os.MkdirAll(r.path(dir), 0o700), syncDir(filepath.Dir(r.path(dir)))); err != nil {
 			return err
 		}
 	}
