@@ -367,7 +367,10 @@ func TestAllPages(t *testing.T) {
 	if strings.Join(names, "") != "abc" || client.StatusOf(last) != http.StatusForbidden {
 		t.Errorf("got %v, %v", names, last)
 	}
-	for range client.All(t.Context(), c.Issuers, client.Page{}) {
+	for _, err := range client.All(t.Context(), c.Issuers, client.Page{}) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 }

@@ -27,7 +27,10 @@ func TestClient(t *testing.T) {
 	ctx := t.Context()
 	w.person("anna", apiv1.RoleAdmin)
 	var stored client.Session
-	keep := func(s client.Session) error { stored = s; return nil }
+	keep := func(s client.Session) error { //nolint:unparam // the type is the client's
+		stored = s
+		return nil
+	}
 	operator := connect(func(c *client.Config) { c.OnSession = keep })
 	if _, err := operator.Me(ctx); client.StatusOf(err) != 401 {
 		t.Errorf("before login: %v", err)

@@ -12,8 +12,8 @@ import (
 
 var update = flag.Bool("update", false, "write docs/reference/openapi.json")
 
-// TestDocumentIsCurrent: run with -update after a change of operations or types.
-func TestDocumentIsCurrent(t *testing.T) {
+// TestOpenAPIIsCurrent: run with -update after a change of operations or types.
+func TestOpenAPIIsCurrent(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join("..", "..", "..", "docs", "reference", "openapi.json")
 	got, err := httpapi.Document()
@@ -30,6 +30,6 @@ func TestDocumentIsCurrent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the code says: go test ./hub/internal/httpapi -run TestDocumentIsCurrent -update", path)
+		t.Errorf("%s is not what the code says: go test ./hub/internal/httpapi -run TestOpenAPIIsCurrent -update", path)
 	}
 }
