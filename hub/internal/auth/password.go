@@ -40,10 +40,10 @@ func checkPassword(name, password string) error {
 		return fault(fmt.Sprintf("must have at most %d characters", maxPassword))
 	case len(distinct(lower)) < 5:
 		return fault("must not repeat the same few characters")
-	case name != "" && strings.Trim(strings.ReplaceAll(lower, strings.ToLower(name), ""), "0123456789!.-_ ") == "":
-		return fault("must not be the account's name")
 	case isCommon(lower):
 		return fault("is one that everybody tries first")
+	case name != "" && strings.Trim(strings.ReplaceAll(lower, strings.ToLower(name), ""), "0123456789!.-_ ") == "":
+		return fault("must not be the account's name")
 	}
 	return nil
 }
