@@ -81,7 +81,7 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) error {
 // Users lists the accounts by name.
 func (a *Admin) Users(ctx context.Context) ([]apiv1.User, error) {
 	const page = 500
-	var all []apiv1.User
+	all := []apiv1.User{}
 	after := ""
 	for {
 		users, err := a.db.Users(ctx, after, page)

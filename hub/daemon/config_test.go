@@ -124,6 +124,15 @@ func TestLoadConfigRefuses(t *testing.T) {
 	}
 }
 
+func TestConfigValues(t *testing.T) {
+	t.Parallel()
+	c := Config{Listen: "127.0.0.1:1", ReconcileInterval: time.Minute, Workers: 3}
+	got := c.Values()
+	if got["listen"] != "127.0.0.1:1" || got["reconcile_interval"] != "1m0s" || got["workers"] != 3 || len(got) != len(Keys()) {
+		t.Errorf("values: %v", got)
+	}
+}
+
 func TestConfigLogger(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"text": "level=WARN msg=hello", "json": `"msg":"hello"`} {

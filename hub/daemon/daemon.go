@@ -158,6 +158,9 @@ func (h *Hub) Run(ctx context.Context) error {
 
 func (h *Hub) run(ctx context.Context) error {
 	if err := h.welcome(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
