@@ -358,3 +358,25 @@ func TestOpenMendsMissingPackedRefs(t *testing.T) {
 	put(t, r, mainRef, "one", "a", "x")
 	fsck(t, dir)
 }
+
+// TestMergingLeavesKeptPacks makes so many commits that packs are merged, beside one that an operator marked.
+func TestMergingLeavesKeptPacks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := openRepo(t, dir)
+	put(t, r, mainRef, "kept", "a", "x")
+	var kept string
+	for _, name := range packNames(t, dir) {
+		if strings.HasSuffix(name, ".pack") {
+			kept = filepath.Join("objects/pack", filepath.Base(name))
+		}
+	}
+	write(t, dir, strings.TrimSuffix(kept, ".pack")+".keep", "")
+	for i := range 40 {
+		put(t, r, mainRef, "next", "a", fmt.Sprint(i))
+	}
+	if n := len(packNames(t, dir)) / 2; n > 32 || !exists(dir, kept) {
+		t.Errorf("%d packs, the kept one is there: %v", n, exists(dir, kept))
+	}
+	fsck(t, dir)
+}

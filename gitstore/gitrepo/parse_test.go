@@ -191,6 +191,31 @@ func TestCacheForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// TestSmallestPacksAreMerged checks which packs a merge takes, by their sizes.
+func TestSmallestPacksAreMerged(t *testing.T) {
+	t.Parallel()
+	sizes := func(n int, size func(i int) int64) []*pack {
+		out := make([]*pack, n)
+		for i := range out {
+			out[i] = &pack{size: size(i)}
+		}
+		return out
+	}
+	for name, tt := range map[string]struct {
+		packs []*pack
+		want  int
+	}{
+		"all alike":            {sizes(32, func(int) int64 { return 100 }), 32},
+		"geometric":            {sizes(32, func(i int) int64 { return 1 << i }), 16},
+		"small ones and a big": {append(sizes(31, func(int) int64 { return 100 }), &pack{size: 1 << 20}), 31},
+		"a few":                {sizes(3, func(i int) int64 { return 1 << i }), 3},
+	} {
+		if got := len(smallest(tt.packs)); got != tt.want {
+			t.Errorf("%s: %d packs, want %d", name, got, tt.want)
+		}
+	}
+}
+
 // TestEntryHeader writes and reads the sizes at which the header grows.
 func TestEntryHeader(t *testing.T) {
 	t.Parallel()

@@ -14,8 +14,12 @@ const rollUpFrom = 32
 // rollUp merges packs when there are many. A failure costs nothing but the wait for the next try, so it is only
 // logged: the batch that came before is safe.
 func (r *Repo) rollUp() {
-	packs := mergeable(r.packs.list())
-	if len(packs) < rollUpFrom {
+	all := r.packs.list()
+	if len(all) < rollUpFrom {
+		return
+	}
+	packs := mergeable(all)
+	if len(packs) < rollUpFrom/2 {
 		return
 	}
 	slices.SortStableFunc(packs, func(a, b *pack) int { return int(min(max(a.size-b.size, -1), 1)) })
@@ -34,7 +38,7 @@ func smallest(packs []*pack) []*pack {
 		}
 		sum += p.size
 	}
-	return packs[:max(n, rollUpFrom/2)]
+	return packs[:max(n, min(len(packs), rollUpFrom/2))]
 }
 
 // mergeable leaves out the packs that an operator wants kept.
