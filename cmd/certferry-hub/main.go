@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -31,20 +33,24 @@ const (
 	exitNotAllowed = 4
 )
 
-func main() { os.Exit(run()) }
-
-func run() int {
+func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := newApp(os.Stdin, os.Stdout, os.Stderr).RunContext(ctx, os.Args)
+	code := run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run carries out a command line and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	err := newApp(stdin, stdout, stderr).RunContext(ctx, args)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "certferry-hub:", err)
+	fmt.Fprintln(stderr, "certferry-hub:", err)
 	var e *hub.Error
 	if errors.As(err, &e) {
 		for _, f := range e.Faults {
-			fmt.Fprintln(os.Stderr, "certferry-hub:", f.Message)
+			fmt.Fprintln(stderr, "certferry-hub:", f.Message)
 		}
 	}
 	return exitCode(err)
@@ -94,7 +100,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 
 func commands() []*cli.Command {
 	return []*cli.Command{
-		initCommand(), serveCommand(), configCommand(), userCommand(), keyCommand(), storeCommand(),
+		initCommand(), serveCommand(), demoCommand(), configCommand(), userCommand(), issuerCommand(), keyCommand(), storeCommand(),
 		leaf(&cli.Command{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 			_, err := fmt.Fprintln(c.App.Writer, version)
 			return err
@@ -117,6 +123,9 @@ func leaf(command *cli.Command, args int) *cli.Command {
 	action := command.Action
 	command.OnUsageError = onUsageError
 	command.Action = func(c *cli.Context) error {
+		if slices.ContainsFunc(c.Args().Slice(), func(arg string) bool { return strings.HasPrefix(arg, "-") }) {
+			return usagef("read arguments: flags stand before arguments; see %s --help", c.Command.HelpName)
+		}
 		if c.NArg() != args {
 			return usagef("read arguments: %s takes %d, not %d; see %s --help", c.Command.FullName(), args, c.NArg(), c.Command.HelpName)
 		}

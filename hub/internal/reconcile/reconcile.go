@@ -179,6 +179,9 @@ func (r *Reconciler) Trigger() {
 func (r *Reconciler) Run(ctx context.Context) error {
 	defer r.orders.Wait()
 	if err := r.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began: the next start does it
+		}
 		return err
 	}
 	timer := time.NewTimer(r.cfg.Interval)

@@ -1,0 +1,53 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+)
+
+// AddIssuer writes an issuer to main while the hub is stopped; it does not replace one that is there. An ACME
+// directory must be one that the configuration allows.
+func AddIssuer(ctx context.Context, cfg Config, now func() time.Time, issuer *manifest.Issuer) (err error) {
+	if err := cfg.Complete(); err != nil {
+		return fmt.Errorf("check configuration: %w", err)
+	}
+	data, err := issuer.Encode()
+	if err != nil {
+		return err
+	}
+	if _, err := newIssuers(&cfg, now, nil).driver(issuer); err != nil {
+		return fmt.Errorf("check issuer %s: %w", issuer.Name, err)
+	}
+	k, err := loadKeys(&cfg, now())
+	if err != nil {
+		return err
+	}
+	held, err := takeLock(cfg.paths())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
+	store, err := openStore(&cfg, k, now, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	snapshot, err := store.Snapshot()
+	if err != nil {
+		return err
+	}
+	if _, taken := snapshot.Issuers[issuer.Name]; taken {
+		return fmt.Errorf("add issuer %s: there is one of that name already", issuer.Name)
+	}
+	_, err = store.Apply(ctx, gitstore.Change{
+		Subject: "add issuer " + issuer.Name, Expect: snapshot.Commit,
+		Edits: []gitrepo.Edit{{Path: manifest.IssuerPath(issuer.Name), Data: data}},
+	})
+	return err
+}
