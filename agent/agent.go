@@ -43,12 +43,15 @@ const (
 	Failed State = "failed"
 )
 
-// ErrNotAllowed: the server's own policy does not allow it.
+// ErrNotAllowed says that the server's own policy does not allow it.
 var ErrNotAllowed = errors.New("not allowed by this server's policy")
 
-// ErrNotRunning: the server software of a target does not run, so that nothing can be tested or reloaded. The
-// agent never starts it.
+// ErrNotRunning says that the server software of a target does not run, so that nothing can be tested or
+// reloaded. The agent never starts it.
 var ErrNotRunning = errors.New("the server is not running")
+
+// ErrAmbiguous says that more than one running server fits what the policy says of a target.
+var ErrAmbiguous = errors.New("which of several servers is meant is not clear")
 
 // Deployment is one certificate to put at one target; it comes from a verified manifest.
 type Deployment struct {

@@ -106,7 +106,7 @@ func (t *transaction) baseline(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, agent.ErrNotRunning) || ctx.Err() != nil {
+	if errors.Is(err, agent.ErrNotRunning) || errors.Is(err, agent.ErrAmbiguous) || ctx.Err() != nil {
 		return err
 	}
 	if !slices.ContainsFunc(t.plans, func(p *plan) bool { return p.previous == nil }) {

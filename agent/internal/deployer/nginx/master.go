@@ -13,18 +13,50 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/certferry/certferry/agent"
 )
 
+// settleTime is how long a master's new child may bear its parent's title: it does so until it sets its own.
+const settleTime = 500 * time.Millisecond
+
 // master finds the one running master that t means.
 func (d *Deployer) master(ctx context.Context, t agent.NginxTarget) (process, error) {
+	wait, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		found, reasons := d.masters(ctx, t)
+		switch {
+		case len(found) == 1:
+			return found[0], nil
+		case len(found) == 0:
+			return process{}, reasons
+		case !related(found) || !rest(wait, firstPause):
+			pids := make([]int, len(found))
+			for i, p := range found {
+				pids[i] = p.pid
+			}
+			return process{}, fmt.Errorf("%w: nginx master processes %v run; name one by nginx.pidFile or nginx.config in the policy", agent.ErrAmbiguous, pids)
+		}
+	}
+}
+
+// related says that one of the processes is a child of another.
+func related(found []process) bool {
+	return slices.ContainsFunc(found, func(child process) bool {
+		return slices.ContainsFunc(found, func(p process) bool { return p.pid == child.ppid })
+	})
+}
+
+// masters returns all running masters that t can mean; the error says why there is none.
+func (d *Deployer) masters(ctx context.Context, t agent.NginxTarget) ([]process, error) {
 	candidates, err := d.candidates(t)
 	if err != nil {
-		return process{}, err
+		return nil, err
 	}
 	var found []process
-	var reasons error
+	reasons := fmt.Errorf("no nginx master process fits the policy; start nginx, or correct the target's nginx section: %w", agent.ErrNotRunning)
 	for _, p := range candidates {
 		if err := d.proc.checkMaster(p, t.Binary); err != nil {
 			reasons = errors.Join(reasons, err)
@@ -37,18 +69,7 @@ func (d *Deployer) master(ctx context.Context, t agent.NginxTarget) (process, er
 			found = append(found, p)
 		}
 	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return process{}, errors.Join(fmt.Errorf("no nginx master process fits the policy; start nginx, or correct the target's nginx section: %w", agent.ErrNotRunning), reasons)
-	default:
-		pids := make([]int, len(found))
-		for i, p := range found {
-			pids[i] = p.pid
-		}
-		return process{}, fmt.Errorf("several nginx master processes run %v; name one by nginx.pidFile or nginx.config in the policy", pids)
-	}
+	return found, reasons
 }
 
 func (d *Deployer) candidates(t agent.NginxTarget) ([]process, error) {

@@ -80,8 +80,8 @@ func (d *Deployer) Test(ctx context.Context, t agent.Target) error {
 	return nil
 }
 
-// Reload implements agent.Deployer: it signals the master and waits for a worker process that was not there
-// before.
+// Reload implements agent.Deployer: it signals the master, waits for a worker process that was not there before,
+// and then for those before to stop taking connections.
 func (d *Deployer) Reload(ctx context.Context, t agent.Target) error {
 	if err := d.reload(ctx, t.Nginx); err != nil {
 		return &agent.StepError{Phase: agent.PhaseReload, Err: err}
@@ -107,21 +107,38 @@ func (d *Deployer) reload(ctx context.Context, t agent.NginxTarget) error {
 
 	wait, cancel := context.WithTimeout(ctx, d.budget)
 	defer cancel()
+	reloaded := false
 	for pause := firstPause; rest(wait, pause); pause = min(2*pause, longestPause) {
 		now, err := d.workers(m)
 		if err != nil {
 			return err
 		}
-		for id := range now {
-			if !before[id] {
-				return nil
-			}
+		fresh, stale := compare(before, now)
+		if fresh && !stale {
+			return nil
 		}
+		reloaded = reloaded || fresh
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case reloaded:
+		return nil // An old worker is too busy to hear that it shall end; the probe sees who answers.
 	}
 	return fmt.Errorf("nginx master %d started no new worker process within %s: it did not take its configuration; its error log says why", m.pid, d.budget)
+}
+
+// compare says whether there are workers that were not there before, and whether one of those before still takes
+// connections: nginx lets them do so for a tenth of a second after the new ones are there.
+func compare(before, now map[workerID]bool) (fresh, stale bool) {
+	for id := range now {
+		if before[id] {
+			stale = true
+		} else {
+			fresh = true
+		}
+	}
+	return fresh, stale
 }
 
 // hangup signals exactly the process that m describes: the handle is taken first, then the process behind it is

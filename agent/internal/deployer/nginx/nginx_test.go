@@ -90,7 +90,7 @@ func TestWhichMaster(t *testing.T) {
 		{name: "all", target: agent.NginxTarget{PIDFile: one.PIDFile, Prefix: one.Dir, Config: one.Config, Binary: one.Binary}},
 		{name: "binary by link", target: agent.NginxTarget{Config: one.Config, Binary: link}},
 		{name: "the other", target: agent.NginxTarget{Config: two.Config}, want: "no_such_directive"},
-		{name: "ambiguous", target: agent.NginxTarget{Binary: one.Binary}, want: "several nginx master processes run"},
+		{name: "ambiguous", target: agent.NginxTarget{Binary: one.Binary}, want: "which of several servers is meant is not clear"},
 		{name: "none", target: agent.NginxTarget{Config: "/nowhere/nginx.conf"}, want: "start nginx", stopped: true},
 		{name: "other binary", target: agent.NginxTarget{Config: one.Config, Binary: "/usr/bin/env"}, want: "not the policy's /usr/bin/env", stopped: true},
 		{name: "no pid file", target: agent.NginxTarget{PIDFile: "/nowhere/nginx.pid"}, want: "pid file", stopped: true},
@@ -246,6 +246,25 @@ func TestMasterChecks(t *testing.T) {
 				t.Errorf("ran %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// TestNewbornWorker: for a moment a new worker bears the title of its master. A second master that stays, as after
+// an upgrade of the binary, is another matter.
+func TestNewbornWorker(t *testing.T) {
+	t.Parallel()
+	p := newProc(t)
+	p.master(t, 41, fakeMaster{})
+	p.master(t, 42, fakeMaster{})
+	p.write(t, "42/stat", "42 (nginx) S 41 42 42 0 -1 4194560 1 1 0 0 0 0 0 0 20 0 1 0 777 1 1")
+	d := nginx.New(nginx.Config{Proc: p.dir, Run: func(context.Context, string, []string) (string, error) { return "", nil }})
+	if err := d.Test(t.Context(), agent.Target{}); !errors.Is(err, agent.ErrAmbiguous) || !strings.Contains(err.Error(), "[41 42]") {
+		t.Errorf("two masters: %v", err)
+	}
+	timer := time.AfterFunc(50*time.Millisecond, func() { p.write(t, "42/cmdline", "nginx: worker process\x00") })
+	defer timer.Stop()
+	if err := d.Test(t.Context(), agent.Target{}); err != nil {
+		t.Errorf("a newborn worker: %v", err)
 	}
 }
 
