@@ -38,7 +38,7 @@ type Environment struct {
 type hubAPI interface {
 	Register(ctx context.Context, req apiv1.RegisterRequest) (apiv1.Registration, error)
 	Heartbeat(ctx context.Context, req apiv1.HeartbeatRequest) (apiv1.HeartbeatReply, error)
-	Sync(ctx context.Context, req apiv1.ReportRequest) error
+	Report(ctx context.Context, req apiv1.ReportRequest) error
 }
 
 // deployments carries out and undoes deployments; *deploy.Deployer is one.
@@ -149,7 +149,7 @@ func newHubClient(cfg Config, url, credential string) (*client.Client, error) {
 		return nil, err
 	}
 	return client.New(client.Config{
-		BaseURL: url, Token: credential,
+		BaseURL: url, Token: client.Static(credential), UserAgent: "certferry-agent",
 		HTTP: &http.Client{Transport: transport, Timeout: 30 * time.Second},
 	})
 }

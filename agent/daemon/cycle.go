@@ -266,7 +266,7 @@ func clip(text string) string {
 // flush sends what waits for the hub; what cannot be sent now goes with a later cycle.
 func (a *Agent) flush(ctx context.Context) {
 	err := a.outbox.Flush(ctx, func(ctx context.Context, r apiv1.ReportRequest) error {
-		err := a.hub.Sync(ctx, r)
+		err := a.hub.Report(ctx, r)
 		if refused := new(client.Error); errors.As(err, &refused) && rejects(refused.Status) {
 			return fmt.Errorf("%w: %w", report.ErrRejected, err)
 		}
