@@ -110,7 +110,8 @@ func TestReadRefuses(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{fifo, link, large, dir, filepath.Join(dir, "none")} {
+	unreadable := "/proc/self/mem" // has no byte at address 0
+	for _, path := range []string{fifo, link, large, dir, filepath.Join(dir, "none"), unreadable} {
 		if _, _, err := atomicfile.Read(path); err == nil {
 			t.Errorf("%s is read", filepath.Base(path))
 		}
@@ -203,4 +204,19 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("the file is %q, %v", data, err)
 	}
 	alone(t, path)
+}
+
+// TestForeignOwner: who may not give a file away is told so, and nothing is left behind.
+func TestForeignOwner(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("SKIP: root may give files away")
+	}
+	temp := filepath.Join(t.TempDir(), "temp")
+	if err := atomicfile.Stage(temp, nil, atomicfile.Attributes{Mode: 0o600}); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Lstat(temp); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("a failed stage leaves its file behind")
+	}
 }
