@@ -71,13 +71,13 @@ func listUsers(c *cli.Context, a *daemon.Admin) error {
 	}
 	return render(c, users, func(w io.Writer) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "NAME\tROLE\tSTATE\tMADE")
+		_, _ = fmt.Fprintln(table, "NAME\tROLE\tSTATE\tMADE")
 		for _, u := range users {
 			state := "active"
 			if u.Disabled {
 				state = "disabled"
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", u.Name, u.Role, state, u.CreatedAt.Format(time.DateOnly))
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", u.Name, u.Role, state, u.CreatedAt.Format(time.DateOnly))
 		}
 		return table.Flush()
 	})
@@ -98,10 +98,10 @@ func withAccounts(c *cli.Context, act func(*daemon.Admin) error) error {
 
 // readPassword asks on a terminal and reads a line elsewhere. A password is never an argument: those are public.
 func readPassword(c *cli.Context) (string, error) {
-	if file, ok := c.App.Reader.(*os.File); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // file descriptors are small
-		fmt.Fprint(c.App.ErrWriter, "Password: ")
-		line, err := term.ReadPassword(int(file.Fd())) //nolint:gosec // file descriptors are small
-		fmt.Fprintln(c.App.ErrWriter)
+	if file, ok := c.App.Reader.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		_, _ = fmt.Fprint(c.App.ErrWriter, "Password: ")
+		line, err := term.ReadPassword(int(file.Fd()))
+		_, _ = fmt.Fprintln(c.App.ErrWriter)
 		if err != nil {
 			return "", fmt.Errorf("read password: %w", err)
 		}

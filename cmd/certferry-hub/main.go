@@ -46,11 +46,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "certferry-hub:", err)
-	var e *hub.Error
-	if errors.As(err, &e) {
+	_, _ = fmt.Fprintln(stderr, "certferry-hub:", err)
+	if e, ok := errors.AsType[*hub.Error](err); ok {
 		for _, f := range e.Faults {
-			fmt.Fprintln(stderr, "certferry-hub:", f.Message)
+			_, _ = fmt.Fprintln(stderr, "certferry-hub:", f.Message)
 		}
 	}
 	return exitCode(err)

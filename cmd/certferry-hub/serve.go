@@ -73,7 +73,7 @@ func configCommand() *cli.Command {
 					return render(c, values, func(w io.Writer) error {
 						table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 						for _, key := range daemon.Keys() {
-							fmt.Fprintf(table, "%s\t%v\n", key, values[key])
+							_, _ = fmt.Fprintf(table, "%s\t%v\n", key, values[key])
 						}
 						return table.Flush()
 					})
@@ -89,7 +89,7 @@ func configCommand() *cli.Command {
 					return render(c, variables, func(w io.Writer) error {
 						table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 						for _, key := range daemon.Keys() {
-							fmt.Fprintf(table, "%s\t%s\n", key, variables[key])
+							_, _ = fmt.Fprintf(table, "%s\t%s\n", key, variables[key])
 						}
 						return table.Flush()
 					})

@@ -81,7 +81,7 @@ type Config struct {
 // when required is set. Faults name the line and the key.
 func LoadConfig(path string, required bool, environ []string) (Config, error) {
 	var c Config
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // the path is the administrator's
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !required:
 	case err != nil:

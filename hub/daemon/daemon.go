@@ -157,10 +157,7 @@ func (h *Hub) Run(ctx context.Context) error {
 }
 
 func (h *Hub) run(ctx context.Context) error {
-	if err := h.welcome(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped before it began
-		}
+	if err := h.welcome(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -184,9 +181,9 @@ func (h *Hub) welcome(ctx context.Context) error {
 	if _, err := os.Lstat(h.cfg.paths().rootKey()); !errors.Is(err, fs.ErrNotExist) {
 		log.WarnContext(ctx, "the root key is still on this machine: move it to a safe place offline", "path", h.cfg.paths().rootKey())
 	}
-	fmt.Fprintf(h.opt.Notices, "console: %s/\n", h.publicURL)
+	_, _ = fmt.Fprintf(h.opt.Notices, "console: %s/\n", h.publicURL)
 	if needed {
-		fmt.Fprintf(h.opt.Notices, "setup code: %s\n(it makes the first administrator, once, in the console; the next start prints a new one)\n", code)
+		_, _ = fmt.Fprintf(h.opt.Notices, "setup code: %s\n(it makes the first administrator, once, in the console; the next start prints a new one)\n", code)
 	}
 	return nil
 }

@@ -341,40 +341,51 @@ func TestStartsThatAreRefused(t *testing.T) {
 	t.Cleanup(func() { _ = taken.Close() }) // the parallel subtests outlive this function
 	for _, tc := range []struct {
 		name  string
-		spoil func(t *testing.T, cfg *Config)
+		spoil func(tb testing.TB, cfg *Config)
 		want  string
 	}{
-		{"taken port", func(_ *testing.T, cfg *Config) { cfg.Listen = taken.Addr().String() }, "another program has this port: stop it"},
-		{"address of another machine", func(_ *testing.T, cfg *Config) { cfg.Listen, cfg.AllowPlainHTTP = "192.0.2.1:0", true }, "does not have that address"},
-		{"bad configuration", func(_ *testing.T, cfg *Config) { cfg.Workers = -1 }, "workers: must lie between"},
-		{"readable key", func(t *testing.T, cfg *Config) { chmod(t, filepath.Join(cfg.paths().keys(), "signing.key"), 0o640) }, "others may read it"},
-		{"missing key", func(t *testing.T, cfg *Config) { remove(t, filepath.Join(cfg.paths().keys(), "escrow.key")) }, "read escrow key"},
-		{"damaged key", func(t *testing.T, cfg *Config) {
-			overwrite(t, filepath.Join(cfg.paths().keys(), "escrow.key"), "no key")
+		{"taken port", func(_ testing.TB, cfg *Config) { cfg.Listen = taken.Addr().String() }, "another program has this port: stop it"},
+		{"address of another machine", func(_ testing.TB, cfg *Config) { cfg.Listen, cfg.AllowPlainHTTP = "192.0.2.1:0", true }, "does not have that address"},
+		{"bad configuration", func(_ testing.TB, cfg *Config) { cfg.Workers = -1 }, "workers: must lie between"},
+		{"readable key", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
+			chmod(tb, filepath.Join(cfg.paths().keys(), "signing.key"), 0o640)
+		}, "others may read it"},
+		{"missing key", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
+			remove(tb, filepath.Join(cfg.paths().keys(), "escrow.key"))
 		}, "read escrow key"},
-		{"damaged root key", func(t *testing.T, cfg *Config) { overwrite(t, cfg.paths().rootPub(), "no key") }, "read root key"},
-		{"missing root key", func(t *testing.T, cfg *Config) { remove(t, cfg.paths().rootPub()) }, "read root key"},
-		{"keyring that nobody signed", func(t *testing.T, cfg *Config) {
+		{"damaged key", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
+			overwrite(tb, filepath.Join(cfg.paths().keys(), "escrow.key"), "no key")
+		}, "read escrow key"},
+		{"damaged root key", func(tb testing.TB, cfg *Config) { tb.Helper(); overwrite(tb, cfg.paths().rootPub(), "no key") }, "read root key"},
+		{"missing root key", func(tb testing.TB, cfg *Config) { tb.Helper(); remove(tb, cfg.paths().rootPub()) }, "read root key"},
+		{"keyring that nobody signed", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
 			data, err := os.ReadFile(cfg.paths().keyring())
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
-			overwrite(t, cfg.paths().keyring(), strings.Replace(string(data), `"version":1`, `"version":2`, 1))
+			overwrite(tb, cfg.paths().keyring(), strings.Replace(string(data), `"version":1`, `"version":2`, 1))
 		}, "not signed by the root key"},
-		{"keyring without signature", func(t *testing.T, cfg *Config) { remove(t, cfg.paths().keyringSig()) }, "signature"},
-		{"short token key", func(t *testing.T, cfg *Config) {
-			overwrite(t, filepath.Join(cfg.DataDir, "jwt.key"), "c2hvcnQ=")
+		{"keyring without signature", func(tb testing.TB, cfg *Config) { tb.Helper(); remove(tb, cfg.paths().keyringSig()) }, "signature"},
+		{"short token key", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
+			overwrite(tb, filepath.Join(cfg.DataDir, "jwt.key"), "c2hvcnQ=")
 		}, "base64 of at least 32 bytes"},
-		{"huge key", func(t *testing.T, cfg *Config) {
-			overwrite(t, filepath.Join(cfg.DataDir, "jwt.key"), strings.Repeat("A", 1<<20))
+		{"huge key", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
+			overwrite(tb, filepath.Join(cfg.DataDir, "jwt.key"), strings.Repeat("A", 1<<20))
 		}, "too large"},
-		{"key that is a folder", func(t *testing.T, cfg *Config) {
-			remove(t, filepath.Join(cfg.DataDir, "jwt.key"))
+		{"key that is a folder", func(tb testing.TB, cfg *Config) {
+			tb.Helper()
+			remove(tb, filepath.Join(cfg.DataDir, "jwt.key"))
 			if err := os.Mkdir(filepath.Join(cfg.DataDir, "jwt.key"), 0o700); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 		}, "not a file"},
-		{"no TLS certificate", func(_ *testing.T, cfg *Config) { cfg.TLSCert, cfg.TLSKey = "/nonexistent/a", "/nonexistent/b" }, "read TLS certificate"},
+		{"no TLS certificate", func(_ testing.TB, cfg *Config) { cfg.TLSCert, cfg.TLSKey = "/nonexistent/a", "/nonexistent/b" }, "read TLS certificate"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -399,24 +410,24 @@ func TestStartsThatAreRefused(t *testing.T) {
 	}
 }
 
-func chmod(t *testing.T, path string, mode fs.FileMode) {
-	t.Helper()
+func chmod(tb testing.TB, path string, mode fs.FileMode) {
+	tb.Helper()
 	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func remove(t *testing.T, path string) {
-	t.Helper()
+func remove(tb testing.TB, path string) {
+	tb.Helper()
 	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func overwrite(t *testing.T, path, text string) {
-	t.Helper()
+func overwrite(tb testing.TB, path, text string) {
+	tb.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -571,7 +582,7 @@ func TestExportedKeysCheckCommitsAndOpenBundles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	t.Cleanup(func() { _ = store.Close() })
 	snapshot, err := store.Snapshot()
 	if err != nil {
 		t.Fatal(err)
@@ -633,7 +644,9 @@ func TestTLSListenerTakesANewCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
+		if err := response.Body.Close(); err != nil {
+			t.Error(err)
+		}
 		return response.TLS.PeerCertificates[0].SerialNumber.String()
 	}
 	if got := served(); got != first {

@@ -32,6 +32,9 @@ type madeDriver struct {
 }
 
 func newIssuers(cfg *Config, now func() time.Time, log *slog.Logger) *issuers {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	return &issuers{cfg: cfg, now: now, log: log, made: map[string]madeDriver{}}
 }
 

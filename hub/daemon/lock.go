@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ErrRunning: a hub has the data folder open.
+// ErrRunning says that a hub has the data folder open.
 var ErrRunning = errors.New("a hub is running on this data folder")
 
 // lock keeps the data folder for one process. It ends with the process, however that ends.
@@ -18,7 +18,7 @@ func takeLock(p paths) (*lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
-	fd := int(file.Fd()) //nolint:gosec // file descriptors are small
+	fd := int(file.Fd())
 	err = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = fmt.Errorf("%w: stop it first (%s)", ErrRunning, p.dir)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -23,7 +22,7 @@ import (
 	"github.com/certferry/certferry/issuer/privateca"
 )
 
-var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
+var discard = slog.New(slog.DiscardHandler)
 
 // writePair writes a new certificate for localhost and its key, and returns its serial number.
 func writePair(t *testing.T, ca *privateca.CA, cfg *Config) string {
@@ -238,7 +237,7 @@ func TestTakePort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() })
 	for given, want := range map[string]string{
 		"http://127.0.0.1:0":      "http://" + l.Addr().String(),
 		"https://hub.example.com": "https://hub.example.com",
@@ -248,5 +247,40 @@ func TestTakePort(t *testing.T) {
 		if got := takePort(given, l); got != want {
 			t.Errorf("takePort(%s) = %s, want %s", given, got, want)
 		}
+	}
+}
+
+func TestAddIssuer(t *testing.T) {
+	t.Parallel()
+	cfg, _ := initialised(t)
+	cfg.ACMEScript = filepath.Join(t.TempDir(), "acme.sh")
+	cfg.ACMEDirectories = []string{"https://ca.example/dir"}
+	overwrite(t, cfg.ACMEScript, "#!/bin/sh\n")
+	acme := &manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: "https://ca.example/dir"}}
+	if err := AddIssuer(t.Context(), cfg, time.Now, acme); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		cfg    Config
+		intent *manifest.Issuer
+		want   string
+	}{
+		"twice":         {cfg, acme, "there is one of that name already"},
+		"other CA":      {cfg, &manifest.Issuer{Name: "x", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: "https://evil.example/dir"}}, "acme_directories"},
+		"bad name":      {cfg, &manifest.Issuer{Name: "../x", Type: "privateca"}, "name"},
+		"bad settings":  {Config{DataDir: "relative"}, acme, "data_dir"},
+		"no hub at all": {Config{DataDir: filepath.Join(t.TempDir(), "none")}, &manifest.Issuer{Name: "x", Type: "privateca"}, "CA"},
+	} {
+		if err := AddIssuer(t.Context(), tc.cfg, time.Now, tc.intent); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
+	}
+	_, _, _, stop := running(t, cfg)
+	other := &manifest.Issuer{Name: "other", Type: "privateca"}
+	if err := AddIssuer(t.Context(), cfg, time.Now, other); !errors.Is(err, ErrRunning) {
+		t.Errorf("while a hub runs: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }

@@ -96,8 +96,7 @@ func (r *Reconciler) finish(ctx context.Context, job hub.Job) error {
 // failed decides what happens after a failed attempt.
 func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 	log := r.cfg.Logger.With("job", o.job.ID, "certificate", o.job.Certificate, "attempt", o.job.Attempts, "error", cause)
-	var obsolete obsoleteError
-	if errors.As(cause, &obsolete) {
+	if _, ok := errors.AsType[obsoleteError](cause); ok {
 		log.InfoContext(ctx, "job is not needed any more")
 		return r.cfg.Data.FailJob(ctx, o.job.ID, string(issuer.Permanent), cause.Error())
 	}

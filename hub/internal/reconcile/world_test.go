@@ -3,7 +3,6 @@ package reconcile_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -49,7 +48,7 @@ func newWorld(t *testing.T) *world {
 		Issuer:         func(*manifest.Issuer) (issuer.Issuer, error) { return w.ca, nil },
 		Credentials:    func(string) (map[string]string, error) { return map[string]string{"TOKEN": "t"}, nil },
 		KeyringVersion: 1, Domain: "example.com", Workers: 4, Interval: time.Hour,
-		Now: w.clock.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Now: w.clock.Now, Logger: slog.New(slog.DiscardHandler),
 		Random: func() float64 { return 0.5 },
 	}
 	return w
@@ -71,14 +70,13 @@ func (w *world) once() {
 }
 
 // want puts a certificate on main.
-func (w *world) want(name string, change func(*manifest.Certificate)) *manifest.Certificate {
+func (w *world) want(name string, change func(*manifest.Certificate)) {
 	w.Helper()
 	c := &manifest.Certificate{Name: name, Names: []string{name}, Issuer: "private-ca"}
 	if change != nil {
 		change(c)
 	}
 	hubtest.Put(w, w.store, manifest.CertificatePath(name), c)
-	return c
 }
 
 // enrol adds a server with a key of its own.
