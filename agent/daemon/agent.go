@@ -105,7 +105,7 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	}, nil
 }
 
-// ErrNotEnrolled: this server has no identity yet.
+// ErrNotEnrolled means that this server has no identity yet.
 var ErrNotEnrolled = state.ErrNotEnrolled
 
 func trustOf(id state.Identity, armored []byte) (source.Trust, error) {

@@ -13,7 +13,7 @@ import (
 	"github.com/certferry/certferry/agent/internal/state"
 )
 
-// ErrNoEarlier: the local history holds nothing to go back to.
+// ErrNoEarlier means that the local history holds nothing to go back to.
 var ErrNoEarlier = errors.New("no earlier commit in this server's local history")
 
 // Status is where a server stands.

@@ -34,11 +34,11 @@ const (
 
 // Errors that tell the command line which exit code to give.
 var (
-	// ErrNothingToDo: the server holds what it should hold already.
+	// ErrNothingToDo means that the server holds what it should hold already.
 	ErrNothingToDo = errors.New("nothing to do")
-	// ErrDeployment: at least one deployment did not succeed; the Result says which.
+	// ErrDeployment means that at least one deployment did not succeed; the Result says which.
 	ErrDeployment = errors.New("deployment did not succeed")
-	// ErrUnreachable: the remote did not answer.
+	// ErrUnreachable means that the remote did not answer.
 	ErrUnreachable = source.ErrUnreachable
 )
 
@@ -118,7 +118,10 @@ func (a *Agent) sync(ctx context.Context) (Result, time.Duration, error) {
 			ErrNothingToDo, tip, progress.RetryAt.Format(time.RFC3339))
 	}
 	st, err := a.obtain(ctx, tip, floor)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnreachable):
+		return Result{}, retryAfter, a.note(progress, statusDegraded, err)
+	case err != nil:
 		return Result{}, retryAfter, a.refused(progress, tip, err)
 	}
 	if err := a.accept(st, progress.Commit); err != nil {

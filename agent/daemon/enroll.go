@@ -40,7 +40,7 @@ type Enrollment struct {
 	State string `json:"state" yaml:"state"`
 }
 
-// ErrEnrolled: the server has an identity already.
+// ErrEnrolled means that the server has an identity already.
 var ErrEnrolled = errors.New("this server is enrolled already; give --force to enrol it anew")
 
 var fingerprintPattern = regexp.MustCompile(`^[0-9A-F]{40}$`)

@@ -21,7 +21,7 @@ import (
 // maxReports bounds the outbox: beyond it the oldest are dropped, as the newest say where the server stands.
 const maxReports = 1000
 
-// ErrRejected: the hub will never take this report; it is dropped.
+// ErrRejected means that the hub will never take this report; it is dropped.
 var ErrRejected = errors.New("report rejected")
 
 // Outbox is a folder of reports that wait for the hub.

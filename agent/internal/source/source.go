@@ -13,7 +13,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 )
 
-// ErrUnreachable: the remote did not answer.
+// ErrUnreachable means that the remote did not answer.
 var ErrUnreachable = errors.New("git remote is unreachable")
 
 // Remote is the Git remote of one repository; *gitrepo.Remote is one.
@@ -58,14 +58,19 @@ func (s *Source) Tip(ctx context.Context) (commit string, retryAfter time.Durati
 	return s.tip.String(), tip.RetryAfter, nil
 }
 
-// Fetch gets the commit that Tip named last and verifies it against floor.
+// Fetch gets the commit that Tip named last and verifies it against floor. What a remote sends against the limits or
+// against Git's rules is refused; where it does not send at all the error is ErrUnreachable.
 func (s *Source) Fetch(ctx context.Context, floor Floor) (*State, error) {
 	s.mu.Lock()
 	tip := s.tip
 	s.mu.Unlock()
 	snapshot, err := s.remote.Fetch(ctx, manifest.ServerBranch(s.trust.Server), tip)
 	if err != nil {
-		return nil, fmt.Errorf("fetch commit %s: %w", tip, err)
+		kind := ErrUnreachable
+		if errors.Is(err, gitrepo.ErrTooLarge) || errors.Is(err, gitrepo.ErrCorrupt) {
+			kind = ErrRefused
+		}
+		return nil, fmt.Errorf("%w: fetch commit %s: %w", kind, tip, err)
 	}
 	return Verify(s.trust, floor, tip.String(), snapshot.Files, s.now())
 }

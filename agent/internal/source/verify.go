@@ -16,7 +16,7 @@ import (
 	"github.com/certferry/certferry/gitstore/seal"
 )
 
-// ErrRefused: the remote's state failed a check. The server goes on serving what it has.
+// ErrRefused means that the remote's state failed a check. The server goes on serving what it has.
 var ErrRefused = errors.New("state refused")
 
 // Trust is whom a server believes and who it is.

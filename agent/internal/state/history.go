@@ -23,7 +23,7 @@ const (
 	historyKeep = 10
 )
 
-// ErrUnknownCommit: the commit is not in the local history.
+// ErrUnknownCommit means that the commit is not in the local history.
 var ErrUnknownCommit = errors.New("commit is not in this server's local history")
 
 // HistoryEntry is one verified commit on disk.

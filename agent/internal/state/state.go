@@ -19,7 +19,7 @@ import (
 	"github.com/certferry/certferry/agent/internal/atomicfile"
 )
 
-// ErrNotEnrolled: there is no identity in the folder yet.
+// ErrNotEnrolled means that there is no identity in the folder yet.
 var ErrNotEnrolled = errors.New("this server is not enrolled yet: run certferry-agent enroll")
 
 // Identity is what enrolment gave: which server this is, which repository it reads and whom it trusts.
