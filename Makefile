@@ -41,7 +41,7 @@ test: ## Install what the tests need (as root on Debian) and run them all with t
 lint: $(TOOLS)/golangci-lint ## Run the linters
 	$(TOOLS)/golangci-lint run ./...
 	$(TOOLS)/golangci-lint run --build-tags failpoints ./internal/... ./agent/... ./hub/... ./gitstore/...
-	shellcheck scripts/* .ci/run
+	shellcheck -S warning scripts/* .ci/run
 
 .PHONY: verify
 verify: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## Lint, formatting, generated files, coverage, vulnerabilities, API document, docs

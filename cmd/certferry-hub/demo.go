@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -75,8 +77,8 @@ func newDemo(out io.Writer, acme bool) (*demo, error) {
 // close stops every process, the last one first, and removes the folder.
 func (d *demo) close() error {
 	var errs []error
-	for n := len(d.children) - 1; n >= 0; n-- {
-		errs = append(errs, d.children[n].stop())
+	for _, c := range slices.Backward(d.children) {
+		errs = append(errs, c.stop())
 	}
 	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
 }
@@ -102,7 +104,7 @@ func (d *demo) run(ctx context.Context, once bool) error {
 	for _, step := range steps {
 		if err := step.do(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil // somebody pressed Ctrl-C, which is how the demo ends
+				return nil //nolint:nilerr // somebody pressed Ctrl-C, which is how the demo ends
 			}
 			return fmt.Errorf("%s: %w%s", step.name, err, d.tails())
 		}
@@ -118,13 +120,13 @@ func (d *demo) run(ctx context.Context, once bool) error {
 
 // tails are the last words of each process, for when a step failed.
 func (d *demo) tails() string {
-	text := ""
+	var text strings.Builder
 	for _, c := range d.children {
 		if tail := c.tail(); tail != "" {
-			text += "\n--- " + c.name + "\n" + tail
+			text.WriteString("\n--- " + c.name + "\n" + tail)
 		}
 	}
-	return text
+	return text.String()
 }
 
 // await asks until done says so or the time is up.

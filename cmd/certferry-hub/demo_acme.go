@@ -57,7 +57,7 @@ func (d *demo) startPebble(ctx context.Context) (*demoCA, error) {
 		return nil, err
 	}
 	if _, err := d.spawn("DNS server", nil, filepath.Join(d.bin, "pebble-challtestsrv"),
-		"-dns01", fmt.Sprintf("127.0.0.1:%d", dns), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "",
+		"-dnsserver", fmt.Sprintf("127.0.0.1:%d", dns), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "",
 		"-management", fmt.Sprintf("127.0.0.1:%d", management), "-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""); err != nil {
 		return nil, err
 	}

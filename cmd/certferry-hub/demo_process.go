@@ -115,18 +115,17 @@ func (c *child) stop() error {
 	return nil
 }
 
-// do runs a program to its end, with input on its standard input, and returns what it printed.
-func (d *demo) do(ctx context.Context, input string, env []string, program string, args ...string) (string, error) {
+// do runs a program to its end, with input on its standard input.
+func (d *demo) do(ctx context.Context, input, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the demo's own programs
-	cmd.Env = append(os.Environ(), env...)
 	cmd.Dir = d.dir
 	cmd.Stdin = strings.NewReader(input)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[:min(len(cmd.Args), 4)], " "), err, out.String())
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[:min(len(cmd.Args), 4)], " "), err, out.String())
 	}
-	return out.String(), nil
+	return nil
 }
 
 // freePort finds a port on loopback for a program that takes no listener.

@@ -45,16 +45,16 @@ func (d *demo) startHub(ctx context.Context) error {
 		return err
 	}
 	hub := filepath.Join(d.bin, "certferry-hub")
-	if _, err := d.do(ctx, "", nil, hub, "--config", config, "init"); err != nil {
+	if err := d.do(ctx, "", hub, "--config", config, "init"); err != nil {
 		return err
 	}
 	if ca != nil {
-		if _, err := d.do(ctx, "", nil, hub, "--config", config, "issuer", "add", "--directory", ca.directory, "--email", "ops@example.com", "pebble"); err != nil {
+		if err := d.do(ctx, "", hub, "--config", config, "issuer", "add", "--directory", ca.directory, "--email", "ops@example.com", "pebble"); err != nil {
 			return err
 		}
 	}
 	password := rand.Text()
-	if _, err := d.do(ctx, password+"\n", nil, hub, "--config", config, "user", "add", "--role", "operator", "demo"); err != nil {
+	if err := d.do(ctx, password+"\n", hub, "--config", config, "user", "add", "--role", "operator", "demo"); err != nil {
 		return err
 	}
 	process, err := d.spawn("hub", nil, hub, "--config", config, "serve")
@@ -133,7 +133,7 @@ func (d *demo) enrolAgent(ctx context.Context, s *demoSite) error {
 		return err
 	}
 	agent := filepath.Join(d.bin, "certferry-agent")
-	if _, err := d.do(ctx, token.Token+"\n", nil, agent, "--config", s.agent, "enroll",
+	if err := d.do(ctx, token.Token+"\n", agent, "--config", s.agent, "enroll",
 		"--hub", d.hub.url, "--name", s.server, "--root-fingerprint", token.RootFingerprint); err != nil {
 		return err
 	}

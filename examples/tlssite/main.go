@@ -60,7 +60,7 @@ func run(o options) error {
 }
 
 func signalReload(pidFile string) error {
-	data, err := os.ReadFile(pidFile)
+	data, err := os.ReadFile(pidFile) //nolint:gosec // the path is the administrator's
 	if err != nil {
 		return err
 	}
@@ -78,16 +78,16 @@ func serve(ctx context.Context, o options) error {
 	var current atomic.Pointer[tls.Certificate]
 	load := func() {
 		if _, err := os.Stat(o.stuckFile); o.stuckFile != "" && err == nil {
-			log.Warn("reload ignored", "stuck_file", o.stuckFile)
+			log.WarnContext(ctx, "reload ignored", "stuck_file", o.stuckFile)
 			return
 		}
 		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
 		if err != nil {
-			log.Warn("certificate not loaded, the old one stays", "error", err)
+			log.WarnContext(ctx, "certificate not loaded, the old one stays", "error", err)
 			return
 		}
 		current.Store(&pair)
-		log.Info("certificate loaded", "serial", fmt.Sprintf("%x", pair.Leaf.SerialNumber))
+		log.InfoContext(ctx, "certificate loaded", "serial", fmt.Sprintf("%x", pair.Leaf.SerialNumber))
 	}
 
 	hangup := make(chan os.Signal, 1)
@@ -102,8 +102,8 @@ func serve(ctx context.Context, o options) error {
 	server := &http.Server{
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = fmt.Fprintln(w, "served by tlssite for", strconv.Quote(r.TLS.ServerName))
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintln(w, "served by tlssite")
 		}),
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12,

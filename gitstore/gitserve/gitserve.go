@@ -20,7 +20,7 @@ import (
 	"github.com/certferry/certferry/gitstore/gitrepo"
 )
 
-// ErrDenied: the credential is not valid.
+// ErrDenied says that the credential is not valid.
 var ErrDenied = errors.New("access denied")
 
 // Access says who a caller is and what it may see.
@@ -84,7 +84,7 @@ func (h *handler) granted(next func(http.ResponseWriter, *http.Request, Grant)) 
 			w.Header().Set("WWW-Authenticate", `Basic realm="Certferry", charset="UTF-8"`)
 			http.Error(w, "Give the name of a server and its credential, or your account's name and an access token.", http.StatusUnauthorized)
 		case err != nil:
-			h.log.Error("git access not decided", slog.Any("error", err))
+			h.log.ErrorContext(r.Context(), "git access not decided", slog.Any("error", err))
 			w.Header().Set("Retry-After", "10")
 			http.Error(w, "Try again in a moment.", http.StatusServiceUnavailable)
 		default:

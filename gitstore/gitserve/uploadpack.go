@@ -31,7 +31,7 @@ func (h *handler) uploadPack(w http.ResponseWriter, r *http.Request, grant Grant
 	tips := h.visible(grant)
 	for _, want := range q.wants {
 		if !slices.ContainsFunc(tips, func(r ref) bool { return r.hash == want }) {
-			h.log.Warn("git object refused", slog.String("name", grant.Name))
+			h.log.WarnContext(r.Context(), "git object refused", slog.String("name", grant.Name))
 			writeLine(w, "ERR upload-pack: not our ref "+want.String())
 			return
 		}
@@ -41,7 +41,7 @@ func (h *handler) uploadPack(w http.ResponseWriter, r *http.Request, grant Grant
 	}
 	if err := h.answer(w, q, tips); err != nil {
 		// The status is sent; cutting the answer off is what tells the client.
-		h.log.Error("git objects not served", slog.String("name", grant.Name), slog.Any("error", err))
+		h.log.ErrorContext(r.Context(), "git objects not served", slog.String("name", grant.Name), slog.Any("error", err))
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -41,11 +41,11 @@ type account struct {
 }
 
 func (a *account) thumbprint() (string, error) {
-	print, err := acme.JWKThumbprint(a.key.Public())
+	thumbprint, err := acme.JWKThumbprint(a.key.Public())
 	if err != nil {
 		return "", fmt.Errorf("compute account thumbprint: %w", err)
 	}
-	return print, nil
+	return thumbprint, nil
 }
 
 // account returns the account of the directory, registered where it is not yet.

@@ -111,7 +111,7 @@ func (i *Issuer) Issue(ctx context.Context, req issuer.Request) (*issuer.Certifi
 	}
 	defer func() {
 		if err := home.remove(); err != nil {
-			i.cfg.Logger.Error("folder of acme.sh not removed", slog.Any("error", err))
+			i.cfg.Logger.ErrorContext(ctx, "folder of acme.sh not removed", slog.Any("error", err))
 		}
 	}()
 	result, err := i.run(ctx, home, req)

@@ -5,6 +5,7 @@ package acmesh
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,9 @@ type problem struct {
 
 // authorization is what is read of an authorization (RFC 8555 §7.1.4).
 type authorization struct {
-	Identifier struct{ Value string } `json:"identifier"`
+	Identifier struct {
+		Value string `json:"value"`
+	} `json:"identifier"`
 	Challenges []struct {
 		Error *problem `json:"error"`
 	} `json:"challenges"`
@@ -229,8 +232,8 @@ func oneLine(text string) string {
 // lastLine is the last line of acme.sh's output that says something.
 func lastLine(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
-	for n := len(lines) - 1; n >= 0; n-- {
-		line := strings.TrimSpace(logStart.ReplaceAllString(lines[n], ""))
+	for _, line := range slices.Backward(lines) {
+		line = strings.TrimSpace(logStart.ReplaceAllString(line, ""))
 		if line != "" && !strings.Contains(line, "--debug") && !strings.Contains(line, "--log") && !strings.Contains(line, "github.com") {
 			return "acme.sh says: " + oneLine(line)
 		}

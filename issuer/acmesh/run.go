@@ -67,7 +67,7 @@ func (i *Issuer) run(ctx context.Context, h *home, req issuer.Request) (result, 
 	if cmd.ProcessState == nil {
 		return result{}, &issuer.Error{Class: issuer.Local, Detail: "start acme.sh", Err: err}
 	}
-	i.cfg.Logger.Info("acme.sh finished", slog.String("job", req.ID), slog.Int("exit_code", cmd.ProcessState.ExitCode()),
+	i.cfg.Logger.InfoContext(ctx, "acme.sh finished", slog.String("job", req.ID), slog.Int("exit_code", cmd.ProcessState.ExitCode()),
 		slog.Duration("duration", i.cfg.Now().Sub(started)))
 	if err != nil && ctx.Err() != nil {
 		return result{}, &issuer.Error{Class: issuer.Retryable, Detail: "the order took too long or was cancelled", Err: errors.Join(ctx.Err(), err)}

@@ -27,7 +27,7 @@ var (
 	variable  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 	// reserved variables steer acme.sh, the shell or the loader.
 	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
-	// option is a line of a hook's metadata that names a variable: " CF_Key API Key. Optional."
+	// option is a line of a hook's metadata that names a variable, such as " CF_Key API Key".
 	option = regexp.MustCompile(`(?m)^ {1,4}([A-Za-z][A-Za-z0-9_]*) `)
 )
 

@@ -34,19 +34,19 @@ func (h *Harness) now() time.Time {
 	if h.Now != nil {
 		return h.Now()
 	}
-	return time.Now()
+	return time.Now() //nolint:forbidigo // the conformance suite runs in tests
 }
 
 // NewRequest makes a key and a request for names.
-func NewRequest(t testing.TB, kind bundle.KeyType, names ...string) (issuer.Request, crypto.Signer) {
-	t.Helper()
+func NewRequest(tb testing.TB, kind bundle.KeyType, names ...string) (issuer.Request, crypto.Signer) {
+	tb.Helper()
 	key, err := bundle.GenerateKey(kind)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	csr, err := bundle.NewCSR(key, names)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return issuer.Request{ID: "t-" + strings.ToLower(rand.Text()[:10]), Names: names, CSR: csr}, key
 }

@@ -16,7 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // Pebble and http.Server take a log.Logger
 	"math/big"
 	"net"
 	"net/http"
@@ -222,7 +222,10 @@ func answers(ctx context.Context, server *challtestsrv.ChallSrv, resolver string
 
 func (p *Pebble) changeTXT(change func(host, value string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var record struct{ Host, Value string }
+		var record struct {
+			Host  string `json:"host"`
+			Value string `json:"value"`
+		}
 		if err := json.NewDecoder(io.LimitReader(r.Body, 4096)).Decode(&record); err != nil || record.Host == "" {
 			http.Error(w, "want {host, value}", http.StatusBadRequest)
 			return

@@ -115,7 +115,7 @@ func (s *standIn) renew(ctx context.Context) error {
 			return err
 		}
 	}
-	data, err := os.ReadFile(filepath.Join(folder, s.flags["--domain"]+".csr"))
+	data, err := os.ReadFile(filepath.Join(folder, s.flags["--domain"]+".csr")) //nolint:gosec // a test's file
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func readConf(path string) (map[string]string, error) {
 func (s *standIn) connect() error {
 	pool := x509.NewCertPool()
 	if path := s.flags["--ca-bundle"]; path != "" {
-		data, err := os.ReadFile(path)
+		data, err := os.ReadFile(path) //nolint:gosec // a test's file
 		if err != nil {
 			return err
 		}
@@ -257,21 +257,21 @@ func (s *standIn) present(ctx context.Context, name string, c *acme.Challenge) (
 // presentDNS does what the hook of WriteDNSHook does.
 func (s *standIn) presentDNS(ctx context.Context, host, value string) (func(), error) {
 	if s.conf["Le_Webroot"] != HookName {
-		return nil, errors.New("Cannot find DNS API hook for: " + s.conf["Le_Webroot"]) //nolint:staticcheck // acme.sh's words
+		return nil, errors.New("Cannot find DNS API hook for: " + s.conf["Le_Webroot"])
 	}
 	if os.Getenv("PEBBLETEST_TOKEN") == "wrong" { //nolint:forbidigo // as a hook does
-		return nil, errors.New("Error adding TXT record to domain: " + host) //nolint:staticcheck // acme.sh's words
+		return nil, errors.New("Error adding TXT record to domain: " + host)
 	}
 	post := func(path string) error {
 		body, err := json.Marshal(map[string]string{"Host": host + ".", "Value": value})
 		if err != nil {
 			return err
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("PEBBLETEST_URL")+path, bytes.NewReader(body)) //nolint:forbidigo // as a hook does
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("PEBBLETEST_URL")+path, bytes.NewReader(body)) //nolint:forbidigo,gosec // as a hook does
 		if err != nil {
 			return err
 		}
-		answer, err := (&http.Client{}).Do(req)
+		answer, err := (&http.Client{}).Do(req) //nolint:gosec // the test's own server
 		if err != nil {
 			return err
 		}

@@ -18,13 +18,13 @@ import (
 
 var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func newCA(t *testing.T, lifetime time.Duration, now func() time.Time) (*privateca.CA, string) {
+func newCA(t *testing.T, now func() time.Time) (*privateca.CA, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "ca")
 	if err := privateca.Init(dir, "Test", start); err != nil {
 		t.Fatal(err)
 	}
-	ca, err := privateca.New(privateca.Config{Dir: dir, Lifetime: lifetime, Now: now})
+	ca, err := privateca.New(privateca.Config{Dir: dir, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,13 +35,13 @@ func at(when time.Time) func() time.Time { return func() time.Time { return when
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	ca, _ := newCA(t, 0, at(start))
+	ca, _ := newCA(t, at(start))
 	issuertest.Run(t, issuertest.Harness{Issuer: ca, Now: at(start), Names: []string{"www.internal.test", "localhost"}, Wildcard: "*.internal.test"})
 }
 
 func TestIssuedCertificateIsTrustedThroughTheRoot(t *testing.T) {
 	t.Parallel()
-	ca, dir := newCA(t, 0, at(start))
+	ca, dir := newCA(t, at(start))
 	req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "www.internal.test")
 	got, err := ca.Issue(t.Context(), req)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestIssuedCertificateIsTrustedThroughTheRoot(t *testing.T) {
 
 func TestInitNeverReplaces(t *testing.T) {
 	t.Parallel()
-	ca, dir := newCA(t, 0, at(start))
+	ca, dir := newCA(t, at(start))
 	if err := privateca.Init(dir, "Other", start); err == nil || !strings.Contains(err.Error(), "never replaced") {
 		t.Errorf("second init: %v", err)
 	}
@@ -81,7 +81,7 @@ func TestInitNeverReplaces(t *testing.T) {
 func TestNewRefusesADamagedCA(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"root.crt", "intermediate.crt", "intermediate.key"} {
-		_, dir := newCA(t, 0, at(start))
+		_, dir := newCA(t, at(start))
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("damaged"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +95,7 @@ func TestNewRefusesADamagedCA(t *testing.T) {
 			t.Errorf("missing %s: no error", name)
 		}
 	}
-	_, dir := newCA(t, 0, at(start))
+	_, dir := newCA(t, at(start))
 	if _, err := privateca.New(privateca.Config{Dir: dir, Lifetime: time.Second, Now: at(start)}); err == nil {
 		t.Error("a lifetime of a second: no error")
 	}
@@ -104,7 +104,7 @@ func TestNewRefusesADamagedCA(t *testing.T) {
 func TestLifetimeEndsWithTheIntermediate(t *testing.T) {
 	t.Parallel()
 	late := start.Add(10*365*24*time.Hour - 24*time.Hour)
-	ca, _ := newCA(t, 0, at(late))
+	ca, _ := newCA(t, at(late))
 	req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "www.internal.test")
 	got, err := ca.Issue(t.Context(), req)
 	if err != nil {
@@ -113,7 +113,7 @@ func TestLifetimeEndsWithTheIntermediate(t *testing.T) {
 	if leaf, intermediate := got.Chain[0].NotAfter, got.Chain[1].NotAfter; !leaf.Equal(intermediate) {
 		t.Errorf("leaf expires at %s, its issuer at %s", leaf, intermediate)
 	}
-	expired, _ := newCA(t, 0, at(late.Add(48*time.Hour)))
+	expired, _ := newCA(t, at(late.Add(48*time.Hour)))
 	_, err = expired.Issue(t.Context(), req)
 	if refused := new(issuer.Error); !errors.As(err, &refused) || refused.Class != issuer.Account {
 		t.Errorf("expired CA: %v, want class account", err)
@@ -122,7 +122,7 @@ func TestLifetimeEndsWithTheIntermediate(t *testing.T) {
 
 func TestCancelledOrder(t *testing.T) {
 	t.Parallel()
-	ca, _ := newCA(t, 0, at(start))
+	ca, _ := newCA(t, at(start))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "www.internal.test")
