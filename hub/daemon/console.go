@@ -1,6 +1,10 @@
 package daemon
 
-import "io/fs"
+import (
+	"io/fs"
 
-// consoleFiles is the console that was built into the program, nil where there is none.
-func consoleFiles() (fs.FS, error) { return nil, nil } //nolint:nilnil // no console is no fault
+	"github.com/certferry/certferry/console"
+)
+
+// consoleFiles is the console that was built into the program, or the page that says how to add it.
+func consoleFiles() (fs.FS, error) { return console.FS() }
