@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/certferry/certferry/issuer"
@@ -48,8 +47,8 @@ type Config struct {
 // Issuer orders certificates from one CA under one account. It is an issuer.Issuer.
 type Issuer struct {
 	cfg Config
-	// order keeps one order at a time: acme.sh and the CA's limits both count by account.
-	order sync.Mutex
+	// order holds one token, the right to order: acme.sh and the CA's limits both count by account.
+	order chan struct{}
 }
 
 var _ issuer.Issuer = (*Issuer)(nil)
@@ -64,7 +63,7 @@ func New(cfg Config) (*Issuer, error) {
 			return nil, fmt.Errorf("set up acme.sh: %w", err)
 		}
 	}
-	return &Issuer{cfg: cfg}, nil
+	return &Issuer{cfg: cfg, order: make(chan struct{}, 1)}, nil
 }
 
 func checkConfig(cfg *Config) error {
@@ -97,8 +96,12 @@ func (i *Issuer) Issue(ctx context.Context, req issuer.Request) (*issuer.Certifi
 	if err := i.checkRequest(req); err != nil {
 		return nil, err
 	}
-	i.order.Lock()
-	defer i.order.Unlock()
+	select {
+	case i.order <- struct{}{}:
+		defer func() { <-i.order }()
+	case <-ctx.Done():
+		return nil, &issuer.Error{Class: issuer.Retryable, Detail: "another order of the account took all the time", Err: ctx.Err()}
+	}
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.Timeout)
 	defer cancel()
 	account, err := i.account(ctx)

@@ -419,3 +419,33 @@ func TestNewRefusesBadConfiguration(t *testing.T) {
 		}
 	}
 }
+
+func TestWaitingOrderCanBeCancelled(t *testing.T) {
+	t.Parallel()
+	reached := make(chan struct{})
+	var once sync.Once
+	w := newWorld(t, issuertest.PebbleConfig{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			if !strings.Contains(r.URL.Path, "order-plz") {
+				next.ServeHTTP(out, r)
+				return
+			}
+			once.Do(func() { close(reached) })
+			<-r.Context().Done()
+		})
+	}})
+	first, stopFirst := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stopFirst()
+	req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "first.example.test")
+	req.Challenge = w.dns("x")
+	group.Go(func() { _, _ = w.issuer.Issue(first, req) })
+	<-reached
+	second, stopSecond := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stopSecond()
+	_, err := w.issuer.Issue(second, req)
+	if classOf(t, err) != issuer.Retryable || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waiting order: %v", err)
+	}
+}
