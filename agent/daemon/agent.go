@@ -120,6 +120,9 @@ func trustOf(id state.Identity, armored []byte) (source.Trust, error) {
 	if root.Fingerprint() != id.RootFingerprint {
 		return source.Trust{}, errors.New("check root key: the stored key is not the pinned one; enrol again")
 	}
+	if key.Fingerprint() != id.Fingerprint {
+		return source.Trust{}, errors.New("check agent key: the stored key is not the one that was enrolled; enrol again")
+	}
 	return source.Trust{RepoID: id.RepoID, Server: id.Server, Root: root, Key: key}, nil
 }
 

@@ -68,7 +68,7 @@ func (c *Config) set(key, value string) error {
 // when required is set. Unknown keys are refused with their line.
 func LoadConfig(path string, required bool, environ []string) (Config, error) {
 	var c Config
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // the administrator names the file
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !required:
 	case err != nil:
@@ -86,7 +86,7 @@ func LoadConfig(path string, required bool, environ []string) (Config, error) {
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		key, ours := strings.CutPrefix(name, EnvPrefix)
-		if !ours {
+		if !ours || key == "CONFIG" { // which names the file itself
 			continue
 		}
 		if err := c.set(strings.ToLower(key), value); err != nil {

@@ -58,7 +58,7 @@ func TestFailedDeploymentIsRolledBackAndPutOff(t *testing.T) {
 	w.policy("[/bin/false]")
 	bad := w.publish(w.issue())
 	w.taken()
-	w.hubDown.Store(true)
+	w.badReports.Store(403)
 
 	result, err := a.Once(t.Context())
 	if !errors.Is(err, daemon.ErrDeployment) || len(result.Outcomes) != 1 || result.Outcomes[0].Phase != "reload" {
@@ -88,7 +88,7 @@ func TestFailedDeploymentIsRolledBackAndPutOff(t *testing.T) {
 		t.Errorf("retry at %v, want an hour from %v", s.RetryAt, w.now())
 	}
 
-	w.hubDown.Store(false)
+	w.badReports.Store(0)
 	w.policy("")
 	mended := w.issue()
 	three := w.publish(mended) // another commit is tried at once

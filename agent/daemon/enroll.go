@@ -67,8 +67,13 @@ func Enroll(ctx context.Context, cfg Config, version string, req EnrollRequest, 
 		return Enrollment{}, err
 	}
 	defer unlock()
-	if _, _, _, err := dir.Identity(); err == nil && !req.Force {
-		return Enrollment{}, ErrEnrolled
+	if !req.Force {
+		switch _, _, _, err := dir.Identity(); {
+		case err == nil:
+			return Enrollment{}, ErrEnrolled
+		case !errors.Is(err, ErrNotEnrolled):
+			return Enrollment{}, fmt.Errorf("%w; give --force to enrol this server anew", err)
+		}
 	}
 	return register(ctx, cfg, version, req, root, dir, env)
 }
@@ -100,8 +105,15 @@ func register(ctx context.Context, cfg Config, version string, req EnrollRequest
 	if err != nil {
 		return Enrollment{}, fmt.Errorf("read the hub's root key: %w", err)
 	}
-	if rootKey.Fingerprint() != root {
+	switch {
+	case rootKey.Fingerprint() != root:
 		return Enrollment{}, fmt.Errorf("check the hub's root key: its fingerprint is %s, not the one you gave: this is another hub, or someone stands between", rootKey.Fingerprint())
+	case registered.Server != req.Name:
+		return Enrollment{}, errors.New("check registration: the hub answered for another server")
+	case registered.RepoID == "" || registered.Credential == "":
+		return Enrollment{}, errors.New("check registration: the hub's answer lacks the repository or the credential")
+	case checkURL(registered.GitURL) != nil: // the credential goes there
+		return Enrollment{}, fmt.Errorf("check registration: the URL of the hub's Git remote %w", checkURL(registered.GitURL))
 	}
 	if err := dir.Reset(); err != nil {
 		return Enrollment{}, err
@@ -109,9 +121,6 @@ func register(ctx context.Context, cfg Config, version string, req EnrollRequest
 	id := state.Identity{
 		Server: registered.Server, HubURL: strings.TrimSuffix(req.HubURL, "/"), GitURL: registered.GitURL,
 		RepoID: registered.RepoID, Fingerprint: key.Fingerprint(), RootFingerprint: root, RootKey: registered.RootKey,
-	}
-	if registered.Server != req.Name {
-		return Enrollment{}, fmt.Errorf("check registration: the hub answered for another server")
 	}
 	if err := dir.SaveIdentity(id, armored, registered.Credential); err != nil {
 		return Enrollment{}, err

@@ -30,7 +30,7 @@ func TestMissingFactsAreLeftOut(t *testing.T) {
 	if got.OS != "" || got.MemoryMiB != 0 || got.MachineIDHash != "" {
 		t.Errorf("facts: %+v", got)
 	}
-	if real := Read("v"); real.CPUs < 1 || real.Arch == "" || real.MemoryMiB == 0 {
-		t.Errorf("facts of this machine: %+v", real)
+	if here := Read("v"); here.CPUs < 1 || here.Arch == "" || here.MemoryMiB == 0 {
+		t.Errorf("facts of this machine: %+v", here)
 	}
 }

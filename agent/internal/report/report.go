@@ -10,9 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/certferry/certferry/agent/internal/atomicfile"
 	"github.com/certferry/certferry/hub/apiv1"
@@ -44,14 +47,15 @@ func (o *Outbox) Add(r apiv1.ReportRequest) error {
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	name := fmt.Sprintf("%020d-%s.json", r.At.UnixNano(), r.ID)
-	if err := atomicfile.Write(filepath.Join(o.dir, name), data, 0o600); err != nil {
-		return fmt.Errorf("store report: %w", err)
-	}
 	names, err := o.names()
 	if err != nil {
 		return err
 	}
+	name := fmt.Sprintf("%020d-%s.json", stamp(r.At, names), r.ID)
+	if err := atomicfile.Write(filepath.Join(o.dir, name), data, 0o600); err != nil {
+		return fmt.Errorf("store report: %w", err)
+	}
+	names = append(names, name)
 	for len(names) > maxReports {
 		if err := os.Remove(filepath.Join(o.dir, names[0])); err != nil {
 			return fmt.Errorf("drop oldest report: %w", err)
@@ -59,6 +63,19 @@ func (o *Outbox) Add(r apiv1.ReportRequest) error {
 		names = names[1:]
 	}
 	return nil
+}
+
+// stamp is what the name of a report of the time at starts with: it comes after all that wait, also where the clock
+// stood still or was put back.
+func stamp(at time.Time, names []string) int64 {
+	n := max(at.UnixNano(), 0)
+	if len(names) > 0 {
+		newest, _, _ := strings.Cut(names[len(names)-1], "-")
+		if last, err := strconv.ParseInt(newest, 10, 64); err == nil && last < math.MaxInt64 {
+			n = max(n, last+1)
+		}
+	}
+	return n
 }
 
 // Len is how many reports wait.
@@ -77,7 +94,7 @@ func (o *Outbox) Flush(ctx context.Context, send func(context.Context, apiv1.Rep
 	var rejected []error
 	for _, name := range names {
 		path := filepath.Join(o.dir, name)
-		data, err := os.ReadFile(path)
+		data, err := os.ReadFile(path) //nolint:gosec // a file of the agent's own folder
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // another process of this agent sent it
 		}

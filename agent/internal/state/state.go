@@ -148,9 +148,10 @@ func (d *Dir) Progress() (Progress, error) {
 // SaveProgress stores p.
 func (d *Dir) SaveProgress(p Progress) error { return d.save(progressFile, p) }
 
-// Reset forgets floor, progress and history, for a server that enrols anew.
+// Reset forgets identity, floor, progress and history, for a server that enrols anew. The identity goes first: what a
+// crash leaves is a server that is not enrolled.
 func (d *Dir) Reset() error {
-	for _, name := range []string{floorFile, progressFile, historyDir} {
+	for _, name := range []string{identityFile, floorFile, progressFile, historyDir} {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
 			return fmt.Errorf("reset state: %w", err)
 		}
@@ -196,7 +197,7 @@ func (d *Dir) Lock(ctx context.Context) (unlock func(), err error) {
 	timer := time.NewTicker(lockPoll)
 	defer timer.Stop()
 	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits an int
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return func() { _ = file.Close() }, nil
 		}
