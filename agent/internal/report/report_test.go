@@ -36,7 +36,7 @@ func add(t *testing.T, o *report.Outbox, n int) {
 func TestReportsGoOutInOrderAndOnce(t *testing.T) {
 	t.Parallel()
 	o, _ := open(t)
-	for _, n := range []int{2, 1, 3} {
+	for _, n := range []int{2, 1, 3, 3, 3} { // the clock is put back once, and stands still
 		add(t, o, n)
 	}
 	var got []uint64
@@ -50,7 +50,7 @@ func TestReportsGoOutInOrderAndOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff([]uint64{1, 2, 3}, got); diff != "" || len(ids) != 3 {
+	if diff := cmp.Diff([]uint64{2, 1, 3, 3, 3}, got); diff != "" || len(ids) != 5 {
 		t.Errorf("sent %s with ids %v", diff, ids)
 	}
 }
@@ -98,5 +98,54 @@ func TestOutboxIsBounded(t *testing.T) {
 	add(t, o, 1)
 	if n, err := o.Len(); n != 1000 || err != nil {
 		t.Errorf("%d reports (%v), want 1000", n, err)
+	}
+}
+
+func TestFolderThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	o, dir := open(t)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := report.Open(filepath.Join(dir, "reports")); err == nil {
+		t.Error("open below a file: no error")
+	}
+	if err := o.Add(apiv1.ReportRequest{At: start}); err == nil {
+		t.Error("add: no error, though nothing is on disk")
+	}
+	if _, err := o.Len(); err == nil {
+		t.Error("len: no error")
+	}
+	if err := o.Flush(t.Context(), nil); err == nil {
+		t.Error("flush: no error")
+	}
+}
+
+func TestFlushSurvivesAReportThatIsGone(t *testing.T) {
+	t.Parallel()
+	o, dir := open(t)
+	add(t, o, 1)
+	add(t, o, 2)
+	sent := 0
+	err := o.Flush(t.Context(), func(context.Context, apiv1.ReportRequest) error {
+		sent++
+		return os.RemoveAll(dir) // another process of this agent was faster
+	})
+	if err != nil || sent != 1 {
+		t.Errorf("flush: %v, sent %d", err, sent)
+	}
+}
+
+func TestFlushStopsAtAReportThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	o, dir := open(t)
+	if err := os.MkdirAll(filepath.Join(dir, "00000000000000000000-x.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Flush(t.Context(), nil); err == nil {
+		t.Error("flush: no error")
 	}
 }

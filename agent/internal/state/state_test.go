@@ -169,3 +169,63 @@ func TestSecondLockWaits(t *testing.T) {
 		t.Errorf("waiting lock: %v", err)
 	}
 }
+
+func TestFolderThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dir := open(t)
+	for _, name := range []string{"key.asc", "credential", "identity.json", "floor.json", "progress.json", "lock", "history"} {
+		if name == "history" {
+			if err := os.WriteFile(dir.Path(name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.MkdirAll(dir.Path(name, "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, floorErr := dir.Floor()
+	_, _, _, identityErr := dir.Identity()
+	_, historyErr := dir.History()
+	_, _, loadErr := dir.LoadCommit(strings.Repeat("0", 40))
+	_, lockErr := dir.Lock(t.Context())
+	for what, err := range map[string]error{
+		"save identity": dir.SaveIdentity(state.Identity{}, nil, ""), "save floor": dir.SaveFloor(state.Floor{}),
+		"save progress": dir.SaveProgress(state.Progress{}), "floor": floorErr, "identity": identityErr, "lock": lockErr,
+		"history": historyErr, "load commit": loadErr,
+		"save commit": dir.SaveCommit(1, strings.Repeat("0", 40), map[string][]byte{"a/b": nil}, ""),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+func TestIdentityWithoutItsSecrets(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"key.asc", "credential"} {
+		dir := open(t)
+		if err := dir.SaveIdentity(state.Identity{Server: "web-1"}, []byte("key"), "secret"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(dir.Path(name)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := dir.Identity(); !errors.Is(err, os.ErrNotExist) || errors.Is(err, state.ErrNotEnrolled) {
+			t.Errorf("identity without %s: %v", name, err)
+		}
+	}
+}
+
+func TestHistoryIgnoresWhatIsNotItsOwn(t *testing.T) {
+	t.Parallel()
+	dir := open(t)
+	for _, name := range []string{"notes", strings.Repeat("9", 20) + "-" + strings.Repeat("0", 40)} {
+		if err := os.MkdirAll(dir.Path("history", name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if entries, err := dir.History(); err != nil || len(entries) != 0 {
+		t.Errorf("history: %v, %v", entries, err)
+	}
+}
