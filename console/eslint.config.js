@@ -3,7 +3,9 @@ import vue from 'eslint-plugin-vue'
 import accessibility from 'eslint-plugin-vuejs-accessibility'
 
 export default defineConfigWithVueTs(
-  { ignores: ['dist', 'missing', 'node_modules', 'src/api/schema.d.ts', 'e2e', 'scripts', 'public', 'eslint.config.js'] },
+  {
+    ignores: ['dist', 'missing', 'node_modules', 'src/api/schema.d.ts', 'e2e', 'scripts', 'public', 'eslint.config.js'],
+  },
   vue.configs['flat/recommended'],
   accessibility.configs['flat/recommended'],
   vueTsConfigs.recommendedTypeChecked,

@@ -1,0 +1,19 @@
+import type { components } from './schema'
+
+type Schemas = components['schemas']
+
+export type Certificate = Schemas['Certificate']
+export type Commit = Schemas['Commit']
+export type Deployment = Schemas['Deployment']
+export type Job = Schemas['Job']
+export type Problem = Schemas['Problem']
+export type Server = Schemas['Server']
+export type Session = Schemas['Session']
+export type SetupState = Schemas['SetupState']
+export type User = Schemas['User']
+
+/** One page of a list; `next` is the key of the page after it. */
+export interface Page<T> {
+  items: T[]
+  next?: string
+}
