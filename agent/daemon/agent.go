@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -63,6 +64,9 @@ type Agent struct {
 
 // New opens the agent that was enrolled in cfg.StateDir; the error is state.ErrNotEnrolled where none was.
 func New(cfg Config, env Environment) (*Agent, error) {
+	if _, err := os.Stat(cfg.StateDir); errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotEnrolled // asking makes no folder
+	}
 	dir, err := state.Open(cfg.StateDir)
 	if err != nil {
 		return nil, err

@@ -106,7 +106,9 @@ func TestLogger(t *testing.T) {
 	log := c.Logger(&out)
 	log.Info("quiet")
 	log.Warn("loud")
-	var line struct{ Msg string }
+	var line struct {
+		Msg string `json:"msg"`
+	}
 	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Msg != "loud" {
 		t.Errorf("log %q, %v", out.String(), err)
 	}

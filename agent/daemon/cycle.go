@@ -14,6 +14,7 @@ import (
 	"github.com/certferry/certferry/agent/internal/report"
 	"github.com/certferry/certferry/agent/internal/source"
 	"github.com/certferry/certferry/agent/internal/state"
+	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/client"
 )
@@ -40,6 +41,8 @@ var (
 	ErrDeployment = errors.New("deployment did not succeed")
 	// ErrUnreachable means that the remote did not answer.
 	ErrUnreachable = source.ErrUnreachable
+	// ErrDenied means that the remote does not accept this server's credential; it comes with ErrUnreachable.
+	ErrDenied = gitrepo.ErrDenied
 )
 
 // Result is what one cycle did.
@@ -84,7 +87,7 @@ func (a *Agent) recover(ctx context.Context) error {
 	if len(outcomes) == 0 {
 		return nil
 	}
-	a.log.Warn("recovered from an interrupted deployment", slog.Int("deployments", len(outcomes)))
+	a.log.WarnContext(ctx, "recovered from an interrupted deployment", slog.Int("deployments", len(outcomes)))
 	floor, err := a.dir.Floor()
 	if err != nil {
 		return err
@@ -167,7 +170,7 @@ func (a *Agent) apply(ctx context.Context, cause string, st *source.State, progr
 		if o.State != agent.Deployed && failed == nil {
 			failed = &o
 		}
-		a.log.Info("deployment finished", slog.String("certificate", o.Certificate), slog.String("target", o.Target),
+		a.log.InfoContext(ctx, "deployment finished", slog.String("certificate", o.Certificate), slog.String("target", o.Target),
 			slog.String("state", string(o.State)), slog.String("phase", string(o.Phase)), slog.String("detail", o.Detail),
 			slog.String("commit", st.Commit), slog.Uint64("generation", st.Generation), slog.Duration("duration", o.Duration))
 	}
@@ -276,7 +279,7 @@ func (a *Agent) flush(ctx context.Context) {
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		a.log.Warn("reports not delivered", slog.Any("error", err))
+		a.log.WarnContext(ctx, "reports not delivered", slog.Any("error", err))
 	}
 }
 

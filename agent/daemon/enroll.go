@@ -125,6 +125,6 @@ func register(ctx context.Context, cfg Config, version string, req EnrollRequest
 	if err := dir.SaveIdentity(id, armored, registered.Credential); err != nil {
 		return Enrollment{}, err
 	}
-	env.Logger.Info("server enrolled", slog.String("server", id.Server), slog.String("state", registered.State))
+	env.Logger.InfoContext(ctx, "server enrolled", slog.String("server", id.Server), slog.String("state", registered.State))
 	return Enrollment{Server: id.Server, Fingerprint: id.Fingerprint, State: registered.State}, nil
 }

@@ -24,7 +24,7 @@ const (
 // Run polls, deploys and sends heartbeats until ctx is done. It returns nil then; no failure of the hub, the
 // remote or a deployment ends it.
 func (a *Agent) Run(ctx context.Context) error {
-	a.log.Info("agent started", slog.String("server", a.id.Server), slog.String("version", a.env.Version))
+	a.log.InfoContext(ctx, "agent started", slog.String("server", a.id.Server), slog.String("version", a.env.Version))
 	poll, beat := time.NewTimer(0), time.NewTimer(0)
 	defer poll.Stop()
 	defer beat.Stop()
@@ -32,7 +32,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for beats := 0; ; {
 		select {
 		case <-ctx.Done():
-			a.log.Info("agent stopped")
+			a.log.InfoContext(ctx, "agent stopped")
 			return nil
 		case <-poll.C:
 			delay := a.cycle(ctx, &recovered)
@@ -57,7 +57,7 @@ func (a *Agent) cycle(ctx context.Context, recovered *bool) time.Duration {
 	defer unlock()
 	if !*recovered {
 		if err := a.recover(ctx); err != nil {
-			a.log.Error("recovery failed, trying again", slog.Any("error", err))
+			a.log.ErrorContext(ctx, "recovery failed, trying again", slog.Any("error", err))
 			return jitter(a.cfg.PollInterval)
 		}
 		*recovered = true
@@ -66,9 +66,9 @@ func (a *Agent) cycle(ctx context.Context, recovered *bool) time.Duration {
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNothingToDo):
-		a.log.Debug("cycle finished", slog.String("outcome", err.Error()))
+		a.log.DebugContext(ctx, "cycle finished", slog.String("outcome", err.Error()))
 	case ctx.Err() == nil:
-		a.log.Error("cycle failed", slog.Any("error", err))
+		a.log.ErrorContext(ctx, "cycle failed", slog.Any("error", err))
 	}
 	a.flush(ctx)
 	return max(jitter(a.cfg.PollInterval), retryAfter)
@@ -79,7 +79,7 @@ func (a *Agent) heartbeat(ctx context.Context, withFacts bool) (interval time.Du
 	reply, err := a.beat(ctx, withFacts)
 	if err != nil {
 		if ctx.Err() == nil {
-			a.log.Warn("heartbeat not delivered", slog.Any("error", err))
+			a.log.WarnContext(ctx, "heartbeat not delivered", slog.Any("error", err))
 		}
 		return heartbeatInterval, false
 	}

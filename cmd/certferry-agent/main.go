@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -52,6 +53,8 @@ func run() int {
 // usageError marks a command line that cannot be carried out as it stands.
 type usageError struct{ error }
 
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
 func exitCode(err error) int {
 	var api *client.Error
 	switch {
@@ -59,7 +62,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, daemon.ErrNothingToDo):
 		return exitNothingToDo
-	case errors.Is(err, agent.ErrNotAllowed), errors.As(err, &api) && (api.Status == 401 || api.Status == 403):
+	case errors.Is(err, agent.ErrNotAllowed), errors.Is(err, daemon.ErrDenied), errors.As(err, &api) && (api.Status == 401 || api.Status == 403):
 		return exitNotAllowed
 	case errors.Is(err, daemon.ErrUnreachable), errors.Is(err, client.ErrUnreachable):
 		return exitUnreachable
@@ -76,7 +79,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Reader: stdin, Writer: stdout, ErrWriter: stderr,
 		EnableBashCompletion: true,
 		ExitErrHandler:       func(*cli.Context, error) {},
-		OnUsageError:         func(_ *cli.Context, err error, _ bool) error { return usageError{err} },
+		OnUsageError:         onUsageError,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Value: "/etc/certferry/agent.yaml", EnvVars: []string{"CERTFERRY_AGENT_CONFIG"}, Usage: "configuration `FILE`"},
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "how to print: table, json or yaml"},
@@ -86,26 +89,44 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			case "table", "json", "yaml":
 				return nil
 			default:
-				return usageError{errors.New("read flag --output: it must be table, json or yaml")}
+				return usagef("read flag --output: it must be table, json or yaml")
 			}
 		},
-		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(c.App.ErrWriter, "certferry-agent: no command %q\n", name)
-		},
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usageError{fmt.Errorf("find command %q: there is none of that name; see certferry-agent --help", c.Args().First())}
-			}
-			return cli.ShowAppHelp(c)
-		},
+		Action: group,
 		Commands: []*cli.Command{
 			enrollCommand(), runCommand(), onceCommand(), statusCommand(), rollbackCommand(), resumeCommand(), policyCommand(),
-			{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
+			leaf(&cli.Command{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 				_, err := fmt.Fprintln(c.App.Writer, version)
 				return err
-			}},
+			}}, 0),
 		},
 	}
+}
+
+func onUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
+
+// group is the action of a command that only has subcommands.
+func group(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("find command %q: there is none of that name; see certferry-agent --help", c.Args().First())
+	}
+	return cli.ShowSubcommandHelp(c)
+}
+
+// leaf makes a command refuse more arguments than args, and flags that stand where they would not be read.
+func leaf(command *cli.Command, args int) *cli.Command {
+	action := command.Action
+	command.OnUsageError = onUsageError
+	command.Action = func(c *cli.Context) error {
+		if slices.ContainsFunc(c.Args().Slice(), func(arg string) bool { return strings.HasPrefix(arg, "-") }) {
+			return usagef("read arguments: flags stand before arguments; see %s --help", c.Command.HelpName)
+		}
+		if c.NArg() > args {
+			return usagef("read arguments: %s takes %d, not %d; see %s --help", command.Name, args, c.NArg(), c.Command.HelpName)
+		}
+		return action(c)
+	}
+	return command
 }
 
 func environment(c *cli.Context, cfg daemon.Config) daemon.Environment {
@@ -125,16 +146,21 @@ func open(c *cli.Context) (*daemon.Agent, error) {
 }
 
 func enrollCommand() *cli.Command {
-	return &cli.Command{
+	return leaf(&cli.Command{
 		Name: "enroll", Usage: "make this server's key and register it at the hub",
 		Description: "The join token is read from CERTFERRY_JOIN_TOKEN or, where that is not set, from the first line of standard input.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "hub", Required: true, Usage: "`URL` of the hub"},
+			&cli.StringFlag{Name: "hub", Usage: "`URL` of the hub"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of this server, as the join token names it (default: the host name)"},
-			&cli.StringFlag{Name: "root-fingerprint", Required: true, Usage: "`FINGERPRINT` of the hub's root key"},
+			&cli.StringFlag{Name: "root-fingerprint", Usage: "`FINGERPRINT` of the hub's root key"},
 			&cli.BoolFlag{Name: "force", Usage: "enrol anew, in place of the identity that is there"},
 		},
 		Action: func(c *cli.Context) error {
+			for _, name := range []string{"hub", "root-fingerprint"} {
+				if c.String(name) == "" {
+					return usagef("read flag --%s: it must be given; see certferry-agent enroll --help", name)
+				}
+			}
 			cfg, err := loadConfig(c)
 			if err != nil {
 				return err
@@ -158,14 +184,14 @@ func enrollCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return render(c, enrolled, func(w io.Writer) {
+			return render(c, enrolled, func(w *strings.Builder) {
 				fmt.Fprintf(w, "server       %s\nfingerprint  %s\nstate        %s\n", enrolled.Server, enrolled.Fingerprint, enrolled.State)
 				if enrolled.State == "pending" {
 					fmt.Fprintf(w, "\nNow an operator compares the fingerprint and runs: certferry server approve %s --fingerprint %s\n", enrolled.Server, enrolled.Fingerprint)
 				}
 			})
 		},
-	}
+	}, 0)
 }
 
 func joinToken(stdin io.Reader) (string, error) {
@@ -180,7 +206,7 @@ func joinToken(stdin io.Reader) (string, error) {
 }
 
 func runCommand() *cli.Command {
-	return &cli.Command{
+	return leaf(&cli.Command{
 		Name: "run", Usage: "poll, deploy and report until stopped",
 		Action: func(c *cli.Context) error {
 			a, err := open(c)
@@ -189,21 +215,21 @@ func runCommand() *cli.Command {
 			}
 			return a.Run(c.Context)
 		},
-	}
+	}, 0)
 }
 
 func onceCommand() *cli.Command {
-	return &cli.Command{
+	return leaf(&cli.Command{
 		Name: "once", Usage: "poll and deploy once; exit code 3 when there is nothing to do",
 		Flags: []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "give up after this time, waiting for another run included"}},
 		Action: func(c *cli.Context) error {
 			return withResult(c, func(ctx context.Context, a *daemon.Agent) (daemon.Result, error) { return a.Once(ctx) })
 		},
-	}
+	}, 0)
 }
 
 func rollbackCommand() *cli.Command {
-	return &cli.Command{
+	return leaf(&cli.Command{
 		Name: "rollback", Usage: "deploy an earlier commit from the local history and hold the server there",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "`COMMIT` to go back to (default: the one before the deployed one)"},
@@ -214,7 +240,7 @@ func rollbackCommand() *cli.Command {
 				return a.Rollback(ctx, c.String("to"))
 			})
 		},
-	}
+	}, 0)
 }
 
 // withResult runs act with the command's timeout and prints what it deployed, also when a part of it failed.
@@ -229,7 +255,7 @@ func withResult(c *cli.Context, act func(context.Context, *daemon.Agent) (daemon
 	if result.Commit == "" {
 		return err
 	}
-	return errors.Join(err, render(c, result, func(w io.Writer) {
+	return errors.Join(err, render(c, result, func(w *strings.Builder) {
 		fmt.Fprintf(w, "commit      %s\ngeneration  %d\n", result.Commit, result.Generation)
 		for _, o := range result.Outcomes {
 			fmt.Fprintf(w, "%s at %s: %s (%s) %s\n", o.Certificate, o.Target, o.State, o.Phase, o.Detail)
@@ -238,7 +264,7 @@ func withResult(c *cli.Context, act func(context.Context, *daemon.Agent) (daemon
 }
 
 func resumeCommand() *cli.Command {
-	return &cli.Command{
+	return leaf(&cli.Command{
 		Name: "resume", Usage: "end the hold that rollback on this server began",
 		Action: func(c *cli.Context) error {
 			a, err := open(c)
@@ -247,11 +273,11 @@ func resumeCommand() *cli.Command {
 			}
 			return a.Resume(c.Context)
 		},
-	}
+	}, 0)
 }
 
 func statusCommand() *cli.Command {
-	return &cli.Command{
+	return leaf(&cli.Command{
 		Name: "status", Usage: "show where this server stands; exit code 1 when its last deployment failed",
 		Action: func(c *cli.Context) error {
 			a, err := open(c)
@@ -262,7 +288,7 @@ func statusCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := render(c, s, func(w io.Writer) { printStatus(w, s) }); err != nil {
+			if err := render(c, s, func(w *strings.Builder) { printStatus(w, s) }); err != nil {
 				return err
 			}
 			if s.Status == "failed" {
@@ -270,10 +296,10 @@ func statusCommand() *cli.Command {
 			}
 			return nil
 		},
-	}
+	}, 0)
 }
 
-func printStatus(w io.Writer, s daemon.Status) {
+func printStatus(w *strings.Builder, s daemon.Status) {
 	row := func(name string, value any) { fmt.Fprintf(w, "%-12s %v\n", name, value) }
 	row("server", s.Server)
 	row("hub", s.Hub)
@@ -303,8 +329,8 @@ func printStatus(w io.Writer, s daemon.Status) {
 
 func policyCommand() *cli.Command {
 	return &cli.Command{
-		Name: "policy", Usage: "what this server's policy allows",
-		Subcommands: []*cli.Command{{
+		Name: "policy", Usage: "what this server's policy allows", Action: group, OnUsageError: onUsageError,
+		Subcommands: []*cli.Command{leaf(&cli.Command{
 			Name: "check", Usage: "check the policy file and explain what it allows", ArgsUsage: "[FILE]",
 			Action: func(c *cli.Context) error {
 				cfg, err := loadConfig(c)
@@ -317,12 +343,12 @@ func policyCommand() *cli.Command {
 				}
 				return daemon.CheckPolicy(path, c.App.Writer)
 			},
-		}},
+		}, 1)},
 	}
 }
 
 // render prints v as the flag --output asks; table prints it for people.
-func render(c *cli.Context, v any, table func(io.Writer)) error {
+func render(c *cli.Context, v any, table func(*strings.Builder)) error {
 	switch c.String("output") {
 	case "json":
 		enc := json.NewEncoder(c.App.Writer)
@@ -331,7 +357,9 @@ func render(c *cli.Context, v any, table func(io.Writer)) error {
 	case "yaml":
 		return yaml.NewEncoder(c.App.Writer).Encode(v)
 	default:
-		table(c.App.Writer)
-		return nil
+		var text strings.Builder
+		table(&text)
+		_, err := io.WriteString(c.App.Writer, text.String())
+		return err
 	}
 }
