@@ -166,8 +166,9 @@ func (p *publication) stands(slots []slot, tip *manifest.Manifest, fingerprint s
 
 // deployments opens what the slots need.
 func (p *publication) deployments(ctx context.Context, server string, slots []slot, tip *gitstore.Tip) ([]gitstore.Wanted, error) {
+	// Where a leaf stays, the store keeps its mark; only what changes is compared with what the server may have.
 	var history []gitstore.ServerCommit
-	if tip != nil {
+	if tip != nil && slices.ContainsFunc(slots, func(s slot) bool { return !p.holds(tip.Manifest, s) }) {
 		var err error
 		if history, err = p.r.cfg.Store.ServerHistory(server, stepBackDepth); err != nil {
 			return nil, err
@@ -179,12 +180,20 @@ func (p *publication) deployments(ctx context.Context, server string, slots []sl
 		if err != nil {
 			return nil, err
 		}
+		back := (tip == nil || !p.holds(tip.Manifest, s)) && stepsBack(p.snapshot.Issued[s.certificate], s, history)
 		wanted = append(wanted, gitstore.Wanted{
-			Certificate: s.certificate, Deployer: s.deployer, Target: s.target, Bundle: b,
-			StepBack: stepsBack(p.snapshot.Issued[s.certificate], s, history),
+			Certificate: s.certificate, Deployer: s.deployer, Target: s.target, Bundle: b, StepBack: back,
 		})
 	}
 	return wanted, nil
+}
+
+// holds tells whether a manifest has the slot with the leaf that main has.
+func (p *publication) holds(m *manifest.Manifest, s slot) bool {
+	return slices.ContainsFunc(m.Deployments, func(d manifest.Deployment) bool {
+		return d.Certificate == s.certificate && d.Deployer == s.deployer && d.Target == s.target &&
+			d.LeafSHA256 == p.snapshot.Issued[s.certificate].LeafSHA256
+	})
 }
 
 func (p *publication) open(ctx context.Context, certificate string) (*bundle.Bundle, error) {
