@@ -190,8 +190,8 @@ func (a *Agent) apply(ctx context.Context, cause string, st *source.State, progr
 
 // refused notes and reports a commit of which nothing could be used.
 func (a *Agent) refused(progress state.Progress, commit string, cause error) error {
-	if errors.Is(cause, context.Canceled) {
-		return cause
+	if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+		return cause // stopped from outside: the commit is not to blame
 	}
 	errs := []error{cause}
 	if progress.FailedCommit != commit || progress.Message != cause.Error() {
