@@ -187,7 +187,8 @@ func TestRunDeploysReportsAndBeats(t *testing.T) {
 	last := beats[len(beats)-1].Counter
 	ctx, stop = context.WithCancel(t.Context())
 	defer stop()
-	go func() { done <- w.agent().Run(ctx) }()
+	again := w.agent()
+	go func() { done <- again.Run(ctx) }()
 	eventually(t, "a heartbeat after the restart", func() bool { return len(w.beats()) > len(beats) })
 	if b := w.beats()[len(beats)]; b.Counter <= last || b.Status != "failed" || b.Commit != one || b.Facts == nil {
 		t.Errorf("heartbeat after restart %+v, want a counter above %d", b, last)
