@@ -28,12 +28,12 @@ type Status struct {
 	// Commit and Generation are what is deployed, NewestCommit and NewestGeneration what was verified last.
 	Commit           string    `json:"commit,omitempty" yaml:"commit,omitempty"`
 	Generation       uint64    `json:"generation" yaml:"generation"`
-	NewestCommit     string    `json:"newest_commit,omitempty" yaml:"newestCommit,omitempty"`
-	NewestGeneration uint64    `json:"newest_generation" yaml:"newestGeneration"`
-	FreshUntil       time.Time `json:"fresh_until,omitzero" yaml:"freshUntil,omitempty"`
+	NewestCommit     string    `json:"newest_commit,omitempty" yaml:"newest_commit,omitempty"`
+	NewestGeneration uint64    `json:"newest_generation" yaml:"newest_generation"`
+	FreshUntil       time.Time `json:"fresh_until,omitzero" yaml:"fresh_until,omitempty"`
 	Held             bool      `json:"held" yaml:"held"`
-	RetryAt          time.Time `json:"retry_at,omitzero" yaml:"retryAt,omitempty"`
-	WaitingReports   int       `json:"waiting_reports" yaml:"waitingReports"`
+	RetryAt          time.Time `json:"retry_at,omitzero" yaml:"retry_at,omitempty"`
+	WaitingReports   int       `json:"waiting_reports" yaml:"waiting_reports"`
 	// History lists the commits that rollback can go to, newest first.
 	History []string `json:"history" yaml:"history"`
 }

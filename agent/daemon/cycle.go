@@ -58,7 +58,7 @@ type DeployedOutcome struct {
 	Target      string `json:"target" yaml:"target"`
 	State       string `json:"state" yaml:"state"`
 	Phase       string `json:"phase" yaml:"phase"`
-	LeafSHA256  string `json:"leaf_sha256,omitempty" yaml:"leafSha256,omitempty"`
+	LeafSHA256  string `json:"leaf_sha256,omitempty" yaml:"leaf_sha256,omitempty"`
 	Detail      string `json:"detail,omitempty" yaml:"detail,omitempty"`
 }
 
