@@ -46,7 +46,7 @@ async function requestSession(): Promise<boolean> {
     return true
   } catch (error) {
     if (!axios.isAxiosError(error) || ![401, 403].includes(error.response?.status ?? 0)) throw error
-    expired.value = user.value !== null
+    if (user.value) expired.value = true
     closeSession()
     return false
   }

@@ -14,12 +14,12 @@ function keep(key: string, value: string): void {
 export function usePreferences() {
   return {
     dark,
-    toggleTheme(): void {
+    toggleTheme: (): void => {
       dark.value = !dark.value
       document.documentElement.classList.toggle('dark', dark.value)
       keep('certferry.theme', dark.value ? 'dark' : 'light')
     },
-    async chooseLocale(locale: Locale): Promise<void> {
+    chooseLocale: async (locale: Locale): Promise<void> => {
       await setLocale(locale)
       keep('certferry.locale', locale)
     },

@@ -9,7 +9,7 @@ export const i18n = createI18n({
   legacy: false,
   locale: 'en',
   fallbackLocale: 'en',
-  messages: { en } as Record<string, typeof en>,
+  messages: { en },
   datetimeFormats: { en: formats, 'zh-CN': formats },
 })
 
