@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/certferry/certferry/console"
 	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/gitserve"
@@ -134,7 +135,7 @@ func (h *Hub) wire() error {
 	if err != nil {
 		return err
 	}
-	pages, err := consoleFiles()
+	pages, err := console.FS()
 	if err != nil {
 		return err
 	}
