@@ -187,7 +187,7 @@ func enrollCommand() *cli.Command {
 			return render(c, enrolled, func(w *strings.Builder) {
 				fmt.Fprintf(w, "server       %s\nfingerprint  %s\nstate        %s\n", enrolled.Server, enrolled.Fingerprint, enrolled.State)
 				if enrolled.State == "pending" {
-					fmt.Fprintf(w, "\nNow an operator compares the fingerprint and runs: certferry server approve %s --fingerprint %s\n", enrolled.Server, enrolled.Fingerprint)
+					fmt.Fprintf(w, "\nNow an operator compares the fingerprint and runs: certferry server approve --fingerprint %s %s\n", enrolled.Fingerprint, enrolled.Server)
 				}
 			})
 		},
