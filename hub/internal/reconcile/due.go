@@ -51,7 +51,7 @@ func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.
 // one hour, and the answer stays the same however often it is asked.
 func RenewAt(want *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
 	left := timeLeft(have.NotAfter.Sub(have.NotBefore), want.Renewal.DaysBeforeExpiry)
-	return have.NotAfter.Add(-left - time.Duration(float64(left)/20*share(have.LeafSHA256)))
+	return have.NotAfter.Add(-left - time.Duration(float64(left)/20*share(have.LeafSHA256))).Truncate(time.Second)
 }
 
 // timeLeft is how long before its expiry a certificate of the lifetime is renewed at the latest.
