@@ -1,0 +1,371 @@
+package bundle_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/certferry/certferry/gitstore/bundle"
+)
+
+var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// authority is a CA of one level.
+type authority struct {
+	certificate *x509.Certificate
+	key         crypto.Signer
+}
+
+func make509(t testing.TB, template *x509.Certificate, public crypto.PublicKey, by *authority, key crypto.Signer) *x509.Certificate {
+	t.Helper()
+	parent, signer := template, key
+	if by != nil {
+		parent, signer = by.certificate, by.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newAuthority(t testing.TB, name string, by *authority) *authority {
+	t.Helper()
+	key := newKey(t, bundle.ECDSAP256)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: start.Add(-time.Hour), NotAfter: start.Add(1000 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	return &authority{make509(t, template, key.Public(), by, key), key}
+}
+
+func newKey(t testing.TB, kind bundle.KeyType) crypto.Signer {
+	t.Helper()
+	key, err := bundle.GenerateKey(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// leaf makes a certificate for www.test, changed by change.
+func leaf(t testing.TB, by *authority, public crypto.PublicKey, change func(*x509.Certificate)) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotBefore: start.Add(-time.Hour), NotAfter: start.Add(100 * time.Hour),
+		DNSNames: []string{"www.test", "*.www.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if change != nil {
+		change(template)
+	}
+	return make509(t, template, public, by, nil)
+}
+
+func pemOf(all ...*x509.Certificate) []byte {
+	var out bytes.Buffer
+	for _, c := range all {
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	}
+	return out.Bytes()
+}
+
+var names = []string{"*.www.test", "WWW.test"}
+
+func good(t testing.TB) (*bundle.Bundle, *authority, *authority) {
+	t.Helper()
+	root := newAuthority(t, "root", nil)
+	middle := newAuthority(t, "middle", root)
+	key := newKey(t, bundle.ECDSAP256)
+	return &bundle.Bundle{Leaf: leaf(t, middle, key.Public(), nil), Chain: []*x509.Certificate{middle.certificate}, Key: key}, middle, root
+}
+
+func TestParsePutsTheChainInOrder(t *testing.T) {
+	t.Parallel()
+	b, middle, root := good(t)
+	key, err := b.KeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, parts := range map[string][][]byte{
+		"in order":      {pemOf(b.Leaf, middle.certificate, root.certificate), key},
+		"upside down":   {pemOf(root.certificate, middle.certificate, b.Leaf), key},
+		"one file":      {append(append(key, pemOf(root.certificate, b.Leaf)...), pemOf(middle.certificate)...)},
+		"without a key": {pemOf(root.certificate, b.Leaf, middle.certificate)},
+	} {
+		got, err := bundle.Parse(parts...)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !got.Leaf.Equal(b.Leaf) || len(got.Chain) != 2 || !got.Chain[0].Equal(middle.certificate) || !got.Chain[1].Equal(root.certificate) {
+			t.Errorf("%s: chain of %d in another order", name, len(got.Chain))
+		}
+		if err := got.Check(names, start); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	b, middle, _ := good(t)
+	other := newKey(t, bundle.ECDSAP256)
+	otherPEM, err := (&bundle.Bundle{Key: other}).KeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ownPEM, err := b.KeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edDER, err := x509.MarshalPKCS8PrivateKey(ed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := newAuthority(t, "stranger", nil)
+	for name, parts := range map[string][][]byte{
+		"nothing":           {},
+		"text":              {[]byte("hello")},
+		"text behind":       {append(pemOf(b.Leaf), "hello"...)},
+		"another block":     {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL"})},
+		"damaged":           {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})},
+		"damaged key":       {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), pemOf(b.Leaf)},
+		"Ed25519 key":       {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: edDER}), pemOf(b.Leaf)},
+		"two keys":          {ownPEM, ownPEM, pemOf(b.Leaf)},
+		"another key":       {otherPEM, pemOf(b.Leaf)},
+		"another chain":     {pemOf(b.Leaf, stranger.certificate)},
+		"CA only":           {pemOf(middle.certificate)},
+		"many":              {bytes.Repeat(pemOf(b.Leaf), 12)},
+		"large":             {bytes.Repeat([]byte(" "), bundle.MaxSize+1)},
+		"key without leaf":  {ownPEM},
+		"leaf of the chain": {pemOf(b.Leaf, b.Leaf)},
+	} {
+		if _, err := bundle.Parse(parts...); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := bundle.ParseChain(pemOf(b.Leaf, middle.certificate)); err != nil {
+		t.Error(err)
+	}
+	for name, data := range map[string][]byte{
+		"nothing": nil, "text": []byte("x"), "key": ownPEM, "damaged": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}),
+		"many": bytes.Repeat(pemOf(b.Leaf), 12), "large": bytes.Repeat([]byte(" "), bundle.MaxSize+1),
+	} {
+		if _, err := bundle.ParseChain(data); err == nil {
+			t.Errorf("chain %s: no error", name)
+		}
+	}
+}
+
+func TestCheckRefusesWhatIsNotFitToServe(t *testing.T) {
+	t.Parallel()
+	_, middle, root := good(t)
+	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // a key that must be refused
+	if err != nil {
+		t.Skipf("skipped: no RSA-1024 here: %v", err)
+	}
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edPublic, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notCA := &authority{leaf(t, middle, middle.key.Public(), nil), middle.key}
+	for name, tt := range map[string]struct {
+		public crypto.PublicKey
+		change func(*x509.Certificate)
+		chain  []*x509.Certificate
+		key    crypto.Signer
+		at     time.Time
+		names  []string
+		says   string
+	}{
+		"expired":         {at: start.Add(101 * time.Hour), says: "expired"},
+		"not yet valid":   {at: start.Add(-2 * time.Hour), says: "not valid before"},
+		"other names":     {names: []string{"other.test"}, says: "it is for"},
+		"a name too many": {names: []string{"www.test"}, says: "it is for"},
+		"client only":     {change: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }, says: "server authentication"},
+		"an e-mail name":  {change: func(c *x509.Certificate) { c.EmailAddresses = []string{"a@b.test"} }, says: "not DNS names"},
+		"a CA":            {change: func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, says: "CA certificate"},
+		"another key":     {key: newKey(t, bundle.ECDSAP256), says: "not its own"},
+		"weak RSA":        {public: weak.Public(), says: "2048"},
+		"another curve":   {public: p521.Public(), says: "P-256"},
+		"another kind":    {public: edPublic, says: "neither ECDSA nor RSA"},
+		"wrong issuer":    {chain: []*x509.Certificate{root.certificate}, says: "did not sign"},
+		"not a CA":        {chain: []*x509.Certificate{notCA.certificate}, says: "not a CA"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			public := tt.public
+			if public == nil {
+				public = newKey(t, bundle.ECDSAP256).Public()
+			}
+			b := &bundle.Bundle{Leaf: leaf(t, middle, public, tt.change), Chain: tt.chain, Key: tt.key}
+			if b.Chain == nil {
+				b.Chain = []*x509.Certificate{middle.certificate}
+			}
+			if tt.at.IsZero() {
+				tt.at = start
+			}
+			if tt.names == nil {
+				tt.names = names
+			}
+			if err := b.Check(tt.names, tt.at); err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("check: %v, want %q", err, tt.says)
+			}
+		})
+	}
+	if err := (&bundle.Bundle{}).Check(nil, start); err == nil {
+		t.Error("an empty bundle is fit")
+	}
+	old := newAuthority(t, "old", nil)
+	late := leaf(t, old, newKey(t, bundle.ECDSAP256).Public(), func(c *x509.Certificate) { c.NotAfter = start.Add(5000 * time.Hour) })
+	if err := (&bundle.Bundle{Leaf: late, Chain: []*x509.Certificate{old.certificate}}).Check(names, start.Add(2000*time.Hour)); err == nil || !strings.Contains(err.Error(), "certificate 1 expired") {
+		t.Errorf("an expired issuer: %v", err)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []bundle.KeyType{bundle.ECDSAP256, bundle.ECDSAP384, bundle.RSA2048} {
+		key := newKey(t, kind)
+		der, err := bundle.NewCSR(key, []string{"www.test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := x509.ParseCertificateRequest(der)
+		if err != nil || csr.CheckSignature() != nil || csr.Subject.CommonName != "" || len(csr.DNSNames) != 1 {
+			t.Errorf("%s: %v %v", kind, csr, err)
+		}
+		text, err := (&bundle.Bundle{Key: key}).KeyPEM()
+		if err != nil || !bytes.HasPrefix(text, []byte("-----BEGIN PRIVATE KEY-----")) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	for text, good := range map[string]bool{"": true, "rsa-3072": true, "rsa-4096": true, "rsa-1024": false, "ed25519": false} {
+		if _, err := bundle.ParseKeyType(text); (err == nil) != good {
+			t.Errorf("key type %q: %v", text, err)
+		}
+	}
+	if _, err := bundle.GenerateKey("x"); err == nil {
+		t.Error("unknown key type: no error")
+	}
+	if _, err := bundle.NewCSR(newKey(t, bundle.ECDSAP256), nil); err == nil {
+		t.Error("CSR without names: no error")
+	}
+	if _, err := (&bundle.Bundle{}).KeyPEM(); err == nil {
+		t.Error("no key: no error")
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, middle, _ := good(t)
+	old, err := bundle.Parse(pemOf(leaf(t, middle, ec.Public(), nil)), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
+	if err != nil || old.Key == nil {
+		t.Errorf("SEC 1 key: %v", err)
+	}
+}
+
+func TestEncodedFormat(t *testing.T) {
+	t.Parallel()
+	b, _, _ := good(t)
+	h := bundle.Header{Certificate: "www", Server: "web-1", LeafSHA256: b.LeafSHA256()}
+	data, err := bundle.Encode(h, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The form is fixed by this text; keys and certificates are new in each run and stand for themselves.
+	key, err := b.KeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "certferry-bundle-v1\n" + `{"certificate":"www","server":"web-1","leaf_sha256":"` + b.LeafSHA256() + `"}` + "\n\n" +
+		string(b.FullChainPEM()) + string(key)
+	if string(data) != want {
+		t.Errorf("encoded:\n%s\nwant:\n%s", data, want)
+	}
+	gotHeader, got, err := bundle.Decode(data)
+	if err != nil || gotHeader != h || got.SPKISHA256() != b.SPKISHA256() || len(got.Chain) != 1 {
+		t.Errorf("decoded %+v %v", gotHeader, err)
+	}
+	text := string(data)
+	for name, other := range map[string]string{
+		"another version": strings.Replace(text, "-v1", "-v2", 1),
+		"no header":       "certferry-bundle-v1\n",
+		"damaged header":  strings.Replace(text, `{"`, `{`, 1),
+		"unknown key":     strings.Replace(text, `{"c`, `{"x":1,"c`, 1),
+		"another leaf":    strings.Replace(text, b.LeafSHA256(), strings.Repeat("0", 64), 1),
+		"space":           text + " ",
+		"a line more":     strings.Replace(text, "\n\n", "\n\n\n", 1),
+		"cut off":         text[:len(text)-30],
+		"too large":       text + strings.Repeat(" ", bundle.MaxSize),
+	} {
+		if _, _, err := bundle.Decode([]byte(other)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := bundle.Encode(bundle.Header{LeafSHA256: "x"}, b); err == nil {
+		t.Error("a header for another leaf was encoded")
+	}
+	b.Key = nil
+	if data, err = bundle.Encode(h, b); err != nil || bytes.Contains(data, []byte("PRIVATE")) {
+		t.Errorf("without a key: %v", err)
+	}
+	if _, got, err := bundle.Decode(data); err != nil || got.Key != nil {
+		t.Errorf("decoded without a key: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	b, _, _ := good(f)
+	data, err := bundle.Encode(bundle.Header{Certificate: "www", LeafSHA256: b.LeafSHA256()}, b)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, b, err := bundle.Decode(data)
+		if err != nil {
+			return
+		}
+		if again, err := bundle.Encode(h, b); err != nil || !bytes.Equal(again, data) {
+			t.Errorf("another form was read: %v", err)
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	b, _, _ := good(f)
+	f.Add(b.FullChainPEM())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if b, err := bundle.Parse(data); err == nil && b.Leaf == nil {
+			t.Error("parsed without a leaf")
+		}
+	})
+}
