@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -71,7 +70,7 @@ func startHub(env *testscript.Env) error {
 	}
 	said := &notices{}
 	hub, err := daemon.New(context.Background(), cfg, daemon.Options{
-		Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Notices: said, Now: time.Now,
+		Version: "test", Logger: slog.New(slog.DiscardHandler), Notices: said, Now: time.Now,
 	})
 	if err != nil {
 		return err
@@ -81,7 +80,9 @@ func startHub(env *testscript.Env) error {
 	go func() { done <- hub.Run(ctx) }()
 	env.Defer(func() {
 		stop()
-		<-done
+		if err := <-done; err != nil {
+			env.T().Log(err)
+		}
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -45,7 +45,7 @@ func sessionPath(c *cli.Context) (string, error) {
 
 func loadSession(path string) (stored, error) {
 	var s stored
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(path) //nolint:gosec // the path is the operator's
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
@@ -136,7 +136,7 @@ func tlsConfig(caFile string) (*tls.Config, error) {
 	if caFile == "" {
 		return config, nil
 	}
-	data, err := os.ReadFile(caFile)
+	data, err := os.ReadFile(caFile) //nolint:gosec // the path is the operator's
 	if err != nil {
 		return nil, fmt.Errorf("read CA file: %w", err)
 	}
@@ -160,12 +160,12 @@ func newAsker(c *cli.Context) *asker {
 
 func (a *asker) ask(prompt string, secret bool) (string, error) {
 	file, ok := a.in.(*os.File)
-	terminal := ok && term.IsTerminal(int(file.Fd())) //nolint:gosec // a descriptor fits an int
+	terminal := ok && term.IsTerminal(int(file.Fd()))
 	if terminal {
 		_, _ = fmt.Fprint(a.out, prompt+": ")
 	}
 	if terminal && secret {
-		data, err := term.ReadPassword(int(file.Fd())) //nolint:gosec // a descriptor fits an int
+		data, err := term.ReadPassword(int(file.Fd()))
 		_, _ = fmt.Fprintln(a.out)
 		if err != nil {
 			return "", fmt.Errorf("read %s: %w", strings.ToLower(prompt), err)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -143,9 +144,7 @@ func (r *Remote) do(ctx context.Context, method, path string, header http.Header
 	if req.URL.User != nil {
 		return nil, errors.New("the remote's URL must not hold credentials")
 	}
-	for key, values := range header {
-		req.Header[key] = values
-	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", userAgent)
 	if r.Password != "" {
 		req.SetBasicAuth(r.Username, r.Password)

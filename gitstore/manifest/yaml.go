@@ -216,7 +216,7 @@ func (c *Challenge) validateHTTP(names []string) error {
 	switch c.Method {
 	case "webroot":
 		if !path.IsAbs(c.Webroot) || path.Clean(c.Webroot) != c.Webroot || c.Webroot == "/" || validText(c.Webroot) != nil {
-			return errors.New("webroot must be an absolute folder without . and ..")
+			return errors.New("webroot must be an absolute folder with neither . nor .. in it")
 		}
 		return nil
 	case "standalone", "stateless":

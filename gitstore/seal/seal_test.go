@@ -19,11 +19,11 @@ import (
 
 var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func newKey(t testing.TB, name string) *seal.PrivateKey {
-	t.Helper()
+func newKey(tb testing.TB, name string) *seal.PrivateKey {
+	tb.Helper()
 	key, err := seal.Generate(name, start)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key
 }
@@ -36,11 +36,11 @@ func keys(all ...*seal.PrivateKey) []*seal.PublicKey {
 	return public
 }
 
-func sealed(t testing.TB, to, by *seal.PrivateKey) []byte {
-	t.Helper()
+func sealed(tb testing.TB, to, by *seal.PrivateKey) []byte {
+	tb.Helper()
 	data, err := seal.Seal([]byte("the plain text"), to.Public(), by, start)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return data
 }
@@ -126,48 +126,48 @@ func TestOpenRefusesWhatIsNotForUsOrNotTrusted(t *testing.T) {
 }
 
 // entity reads a key into the library's own type, for messages that this package would never make.
-func entity(t testing.TB, key *seal.PrivateKey) *openpgp.Entity {
-	t.Helper()
+func entity(tb testing.TB, key *seal.PrivateKey) *openpgp.Entity {
+	tb.Helper()
 	data, err := key.Armor()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	list, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(data))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return list[0]
 }
 
-func encryptOnly(t testing.TB, to *seal.PrivateKey) []byte {
-	t.Helper()
+func encryptOnly(tb testing.TB, to *seal.PrivateKey) []byte {
+	tb.Helper()
 	var out bytes.Buffer
-	w, err := openpgp.EncryptWithParams(&out, []*openpgp.Entity{entity(t, to)}, nil, &openpgp.EncryptParams{EncryptionTime: &time.Time{}})
+	w, err := openpgp.EncryptWithParams(&out, []*openpgp.Entity{entity(tb, to)}, nil, &openpgp.EncryptParams{EncryptionTime: &time.Time{}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	_, _ = w.Write([]byte("unsigned"))
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out.Bytes()
 }
 
 // rewrap forwards a message to another recipient without touching its signature, as its first recipient can.
-func rewrap(t testing.TB, message []byte, from, to *seal.PrivateKey) []byte {
-	t.Helper()
+func rewrap(tb testing.TB, message []byte, from, to *seal.PrivateKey) []byte {
+	tb.Helper()
 	config := &packet.Config{Time: func() time.Time { return start }, CacheSessionKey: true}
-	md, err := openpgp.ReadMessage(bytes.NewReader(message), openpgp.EntityList{entity(t, from)}, nil, config)
+	md, err := openpgp.ReadMessage(bytes.NewReader(message), openpgp.EntityList{entity(tb, from)}, nil, config)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	target, ok := entity(t, to).EncryptionKey(time.Time{}, config)
+	target, ok := entity(tb, to).EncryptionKey(time.Time{}, config)
 	if !ok {
-		t.Fatal("no encryption key")
+		tb.Fatal("no encryption key")
 	}
 	var out bytes.Buffer
 	if err := packet.SerializeEncryptedKey(&out, target.PublicKey, md.DecryptedWithAlgorithm, md.SessionKey, config); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	body := packet.NewOpaqueReader(bytes.NewReader(message))
 	for {
@@ -177,7 +177,7 @@ func rewrap(t testing.TB, message []byte, from, to *seal.PrivateKey) []byte {
 		}
 		if p.Tag != 1 { // the encrypted session key of the first recipient
 			if err := p.Serialize(&out); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 		}
 	}
@@ -195,7 +195,7 @@ func TestEveryFlippedByteIsFound(t *testing.T) {
 			t.Fatalf("byte %d: other text was opened", i)
 		}
 	}
-	for n := range len(message) {
+	for n := range message {
 		if _, err := seal.Open(message[:n], web, keys(hub), start); err == nil {
 			t.Fatalf("%d of %d bytes were opened", n, len(message))
 		}
@@ -267,45 +267,45 @@ func TestVerifyTakesOneSignatureOfOneDomain(t *testing.T) {
 	}
 }
 
-func body(t testing.TB, armored []byte) []byte {
-	t.Helper()
+func body(tb testing.TB, armored []byte) []byte {
+	tb.Helper()
 	block, err := armor.Decode(bytes.NewReader(armored))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var out bytes.Buffer
 	if _, err := out.ReadFrom(block.Body); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out.Bytes()
 }
 
-func asSignature(t testing.TB, data []byte) []byte {
-	t.Helper()
+func asSignature(tb testing.TB, data []byte) []byte {
+	tb.Helper()
 	var out bytes.Buffer
 	w, err := armor.Encode(&out, openpgp.SignatureType, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	_, _ = w.Write(data)
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out.Bytes()
 }
 
-func both(t testing.TB, a, b []byte) []byte {
-	t.Helper()
-	return asSignature(t, append(body(t, a), body(t, b)...))
+func both(tb testing.TB, a, b []byte) []byte {
+	tb.Helper()
+	return asSignature(tb, append(body(tb, a), body(tb, b)...))
 }
 
-func armoredAsSignature(t testing.TB, key *seal.PrivateKey) []byte {
-	t.Helper()
+func armoredAsSignature(tb testing.TB, key *seal.PrivateKey) []byte {
+	tb.Helper()
 	public, err := key.Public().Armor()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return asSignature(t, body(t, public))
+	return asSignature(tb, body(tb, public))
 }
 
 // TestGPGReadsAll holds the profile: what operators have is gpg 2.2.
