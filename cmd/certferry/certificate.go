@@ -259,8 +259,14 @@ func waitForCertificate(c *cli.Context, hub *client.Client, name, old string) (a
 	defer cancel()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	gaveUp := func() error {
+		return fmt.Errorf("wait for certificate %s: %w; it goes on without you: certferry cert show %s", name, ctx.Err(), name)
+	}
 	for {
 		x, err := hub.Certificate(ctx, name)
+		if ctx.Err() != nil {
+			return x, gaveUp()
+		}
 		if err != nil {
 			return x, fmt.Errorf("wait for certificate %s: %w", name, err)
 		}
@@ -277,7 +283,7 @@ func waitForCertificate(c *cli.Context, hub *client.Client, name, old string) (a
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return x, fmt.Errorf("wait for certificate %s: %w; it goes on without you: certferry cert show %s", name, ctx.Err(), name)
+			return x, gaveUp()
 		}
 	}
 }
