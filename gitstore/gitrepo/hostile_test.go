@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -325,7 +326,9 @@ func TestHostileAnswers(t *testing.T) {
 				if _, err := io.WriteString(w, "0"); err != nil {
 					return
 				}
-				w.(http.Flusher).Flush() //nolint:forcetypeassert // a test's server can
+				if err := http.NewResponseController(w).Flush(); err != nil {
+					return
+				}
 				select {
 				case <-tick.C:
 				case <-r.Context().Done():
@@ -423,9 +426,7 @@ func TestPollOfAForeignServer(t *testing.T) {
 		handler.Env = append(handler.Env, "GIT_PROTOCOL="+req.Header.Get("Git-Protocol"))
 		handler.ServeHTTP(recorder, req)
 		mostBytes = max(mostBytes, recorder.Body.Len())
-		for key, values := range recorder.Header() {
-			w.Header()[key] = values
-		}
+		maps.Copy(w.Header(), recorder.Header())
 		w.WriteHeader(recorder.Code)
 		_, _ = w.Write(recorder.Body.Bytes())
 	})
