@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,8 +57,16 @@ func Generate(name string, now time.Time) (*PrivateKey, error) {
 	return &PrivateKey{entity}, nil
 }
 
-// Public returns the public half.
-func (k *PrivateKey) Public() *PublicKey { return &PublicKey{k.entity} }
+// Public returns the public half, and nothing but it: what is trusted must not also be able to open.
+func (k *PrivateKey) Public() *PublicKey {
+	public := *k.entity
+	public.PrivateKey = nil
+	public.Subkeys = slices.Clone(k.entity.Subkeys)
+	for i := range public.Subkeys {
+		public.Subkeys[i].PrivateKey = nil
+	}
+	return &PublicKey{&public}
+}
 
 // Fingerprint is the primary key's: 40 upper-case hex digits.
 func (k *PrivateKey) Fingerprint() string { return fingerprint(k.entity) }
@@ -118,6 +127,9 @@ func ParsePublicKey(armored []byte) (*PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse public key: %w", err)
 	}
+	if entity.PrivateKey != nil || slices.ContainsFunc(entity.Subkeys, func(s openpgp.Subkey) bool { return s.PrivateKey != nil }) {
+		return nil, errors.New("parse public key: it holds a secret part; export the public key only")
+	}
 	return &PublicKey{entity}, nil
 }
 
@@ -144,8 +156,29 @@ func parse(armored []byte, kind string) (*openpgp.Entity, error) {
 	if _, ok := entity.EncryptionKey(time.Time{}, config(time.Time{})); !ok {
 		return nil, errors.New("it has no subkey to encrypt to")
 	}
+	if expires(entity) {
+		return nil, errors.New("it has an expiry date; the keyring says which keys are valid, so make one without")
+	}
 	return entity, nil
 }
+
+// expires says whether the key or a part of it ends by itself. Such a key is refused when it comes in: it would stop
+// deployments on the day it ends, and make older signatures worthless.
+func expires(entity *openpgp.Entity) bool {
+	self := append([]*packet.VerifiableSignature(nil), entity.DirectSignatures...)
+	for _, identity := range entity.Identities {
+		self = append(self, identity.SelfCertifications...)
+	}
+	for _, subkey := range entity.Subkeys {
+		self = append(self, subkey.Bindings...)
+	}
+	return slices.ContainsFunc(self, func(s *packet.VerifiableSignature) bool {
+		return ends(s.Packet.KeyLifetimeSecs) || ends(s.Packet.SigLifetimeSecs)
+	})
+}
+
+// ends reads a lifetime: absent and zero mean for ever (RFC 4880, section 5.2.3.6).
+func ends(seconds *uint32) bool { return seconds != nil && *seconds != 0 }
 
 // unarmor decodes one armored block; text around it is refused.
 func unarmor(armored []byte, kind string) ([]byte, error) {

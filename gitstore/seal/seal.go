@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
@@ -34,6 +35,9 @@ var (
 	// ErrNotForUs: sealed to another key.
 	ErrNotForUs = errors.New("sealed to another key")
 )
+
+// errAsked is what the library gets where it would ask a person for a passphrase.
+var errAsked = errors.New("a passphrase is asked for")
 
 // Seal encrypts plain to one key and signs it, naming that key as the intended recipient. The result is binary
 // OpenPGP that gpg --decrypt reads.
@@ -79,12 +83,14 @@ func Open(sealed []byte, key *PrivateKey, trusted []*PublicKey, now time.Time) (
 	for _, t := range trusted {
 		ring = append(ring, t.entity)
 	}
-	refuse := func([]openpgp.Key, bool) ([]byte, error) { return nil, errors.New("a passphrase is asked for") }
+	refuse := func([]openpgp.Key, bool) ([]byte, error) { return nil, errAsked }
 	message, err := openpgp.ReadMessage(bytes.NewReader(sealed), ring, refuse, config(now.Add(clockSkew)))
-	if err != nil {
-		return nil, fmt.Errorf("open: %w: %w", ErrNotForUs, err)
-	}
-	if !message.IsEncrypted || message.IsSymmetricallyEncrypted {
+	switch {
+	case errors.Is(err, errAsked), errors.Is(err, pgperrors.ErrKeyIncorrect):
+		return nil, fmt.Errorf("open: %w", ErrNotForUs)
+	case err != nil:
+		return nil, fmt.Errorf("open: damaged message: %w", err)
+	case !message.IsEncrypted || message.IsSymmetricallyEncrypted:
 		return nil, fmt.Errorf("open: %w: it is not encrypted to a key", ErrNotForUs)
 	}
 	plain, err := io.ReadAll(io.LimitReader(message.UnverifiedBody, MaxPlain+1))
@@ -96,7 +102,7 @@ func Open(sealed []byte, key *PrivateKey, trusted []*PublicKey, now time.Time) (
 		clear(plain)
 		return nil, fmt.Errorf("open: more than %d bytes inside", MaxPlain)
 	}
-	if err := checkSigned(message, trusted); err != nil {
+	if err := checkSigned(message, key, trusted); err != nil {
 		clear(plain)
 		return nil, fmt.Errorf("open: %w", err)
 	}
@@ -105,7 +111,7 @@ func Open(sealed []byte, key *PrivateKey, trusted []*PublicKey, now time.Time) (
 
 // checkSigned holds the signature of a message that was read to its end against the trusted keys. The ring that it
 // was verified with also holds the recipient's own key, which must not count.
-func checkSigned(message *openpgp.MessageDetails, trusted []*PublicKey) error {
+func checkSigned(message *openpgp.MessageDetails, key *PrivateKey, trusted []*PublicKey) error {
 	switch {
 	case !message.IsSigned || len(message.SignatureCandidates) != 1:
 		return fmt.Errorf("%w: it must hold exactly one", ErrSignature)
@@ -113,8 +119,9 @@ func checkSigned(message *openpgp.MessageDetails, trusted []*PublicKey) error {
 		return fmt.Errorf("%w: %w", ErrSignature, message.SignatureError)
 	case !message.IsVerified || message.SignedBy == nil || message.Signature == nil:
 		return ErrSignature
-	case len(message.Signature.IntendedRecipients) != 1:
-		return fmt.Errorf("%w: it must name exactly one recipient", ErrSignature)
+	case len(message.Signature.IntendedRecipients) != 1 ||
+		!bytes.Equal(message.Signature.IntendedRecipients[0].Fingerprint, key.entity.PrimaryKey.Fingerprint):
+		return fmt.Errorf("%w: it must name this recipient and no other", ErrSignature)
 	}
 	signer := fingerprint(message.SignedBy.Entity)
 	if !slices.ContainsFunc(trusted, func(t *PublicKey) bool { return t.Fingerprint() == signer }) {
