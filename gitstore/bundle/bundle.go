@@ -32,22 +32,17 @@ type Bundle struct {
 }
 
 // Parse reads certificates and at most one private key from PEM data in any order, finds the leaf and puts its
-// issuers in order. A key that is not the leaf's, and a certificate that is not of its chain, are errors.
+// issuers in order. A key that is not the leaf's, and a certificate that is not of its chain, are errors. Comments
+// between the blocks, as CAs and openssl write them, are passed over.
 func Parse(data ...[]byte) (*Bundle, error) {
 	var certificates []*x509.Certificate
 	b := &Bundle{}
 	for _, part := range data {
-		if len(part) > MaxSize {
-			return nil, fmt.Errorf("parse bundle: more than %d bytes", MaxSize)
+		all, err := blocks(part)
+		if err != nil {
+			return nil, fmt.Errorf("parse bundle: %w", err)
 		}
-		for rest := part; ; {
-			var block *pem.Block
-			if block, rest = pem.Decode(rest); block == nil {
-				if len(bytes.TrimSpace(rest)) > 0 {
-					return nil, errors.New("parse bundle: text that is not PEM")
-				}
-				break
-			}
+		for _, block := range all {
 			if err := b.add(block, &certificates); err != nil {
 				return nil, err
 			}
@@ -57,6 +52,29 @@ func Parse(data ...[]byte) (*Bundle, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// blocks reads all PEM blocks. The standard library passes over a damaged block as it does over a comment; here it
+// is an error, so that a chain never loses a member in silence.
+func blocks(data []byte) ([]*pem.Block, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("more than %d bytes", MaxSize)
+	}
+	var all []*pem.Block
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block != nil {
+			all = append(all, block)
+			continue
+		}
+		switch {
+		case bytes.Count(data, []byte("-----BEGIN")) != len(all):
+			return nil, errors.New("a damaged PEM block")
+		case len(bytes.TrimSpace(rest)) > 0:
+			return nil, errors.New("text that is not PEM")
+		}
+		return all, nil
+	}
 }
 
 func (b *Bundle) add(block *pem.Block, certificates *[]*x509.Certificate) error {
@@ -116,20 +134,19 @@ func isIssuer(child, parent *x509.Certificate) bool {
 	return bytes.Equal(child.RawIssuer, parent.RawSubject) && child.CheckSignatureFrom(parent) == nil
 }
 
-// ParseChain reads certificates from PEM data in the order in which they stand there. Nothing else may stand there.
+// ParseChain reads certificates from PEM data in the order in which they stand there. Other blocks are errors.
 func ParseChain(data []byte) ([]*x509.Certificate, error) {
-	if len(data) > MaxSize {
-		return nil, fmt.Errorf("parse chain: more than %d bytes", MaxSize)
+	all, err := blocks(data)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("parse chain: %w", err)
+	case len(all) == 0:
+		return nil, errors.New("parse chain: no certificate")
+	case len(all) > maxChain+1:
+		return nil, fmt.Errorf("parse chain: more than %d certificates", maxChain+1)
 	}
-	var chain []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			if len(bytes.TrimSpace(rest)) > 0 {
-				return nil, errors.New("parse chain: text that is not PEM")
-			}
-			break
-		}
+	chain := make([]*x509.Certificate, 0, len(all))
+	for _, block := range all {
 		if block.Type != "CERTIFICATE" {
 			return nil, errors.New("parse chain: a PEM block that is not a certificate")
 		}
@@ -137,12 +154,7 @@ func ParseChain(data []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("parse chain: %w", err)
 		}
-		if chain = append(chain, c); len(chain) > maxChain+1 {
-			return nil, fmt.Errorf("parse chain: more than %d certificates", maxChain+1)
-		}
-	}
-	if len(chain) == 0 {
-		return nil, errors.New("parse chain: no certificate")
+		chain = append(chain, c)
 	}
 	return chain, nil
 }
@@ -180,8 +192,10 @@ func (b *Bundle) checkChain(now time.Time) error {
 		switch {
 		case !parent.IsCA || !parent.BasicConstraintsValid:
 			return fmt.Errorf("check chain: certificate %d is not a CA", i+1)
-		case now.After(parent.NotAfter):
+		case !now.Before(parent.NotAfter):
 			return fmt.Errorf("check chain: certificate %d expired at %s", i+1, parent.NotAfter.UTC().Format(time.RFC3339))
+		case !bytes.Equal(child.RawIssuer, parent.RawSubject):
+			return fmt.Errorf("check chain: certificate %d is not the issuer that the one before it names", i+1)
 		}
 		if err := child.CheckSignatureFrom(parent); err != nil {
 			return fmt.Errorf("check chain: certificate %d did not sign the one before it: %w", i+1, err)
@@ -197,7 +211,7 @@ func checkNames(leaf *x509.Certificate, names []string) error {
 	}
 	want := sortedNames(names)
 	if got := sortedNames(leaf.DNSNames); !slices.Equal(got, want) {
-		return fmt.Errorf("check certificate: it is for %s, not for %s", strings.Join(got, " "), strings.Join(want, " "))
+		return fmt.Errorf("check certificate: it is for %q, not for %q", strings.Join(got, " "), strings.Join(want, " "))
 	}
 	return nil
 }

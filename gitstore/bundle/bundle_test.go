@@ -106,6 +106,7 @@ func TestParsePutsTheChainInOrder(t *testing.T) {
 		"upside down":   {pemOf(root.certificate, middle.certificate, b.Leaf), key},
 		"one file":      {append(append(key, pemOf(root.certificate, b.Leaf)...), pemOf(middle.certificate)...)},
 		"without a key": {pemOf(root.certificate, b.Leaf, middle.certificate)},
+		"comments":      {append([]byte("issuer=CN = middle\n"), pemOf(b.Leaf, middle.certificate, root.certificate)...)},
 	} {
 		got, err := bundle.Parse(parts...)
 		if err != nil {
@@ -146,6 +147,7 @@ func TestParseRefuses(t *testing.T) {
 		"nothing":           {},
 		"text":              {[]byte("hello")},
 		"text behind":       {append(pemOf(b.Leaf), "hello"...)},
+		"damaged block":     {pemOf(b.Leaf), []byte(strings.Replace(string(pemOf(middle.certificate)), "\nMII", "\n!!!", 1)), ownPEM},
 		"another block":     {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL"})},
 		"damaged":           {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})},
 		"damaged key":       {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}), pemOf(b.Leaf)},
@@ -167,7 +169,8 @@ func TestParseRefuses(t *testing.T) {
 		t.Error(err)
 	}
 	for name, data := range map[string][]byte{
-		"nothing": nil, "text": []byte("x"), "key": ownPEM, "damaged": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}),
+		"lost member": append([]byte(strings.Replace(string(pemOf(b.Leaf)), "\nMII", "\n!!!", 1)), pemOf(middle.certificate)...),
+		"nothing":     nil, "text": []byte("x"), "key": ownPEM, "damaged": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}),
 		"many": bytes.Repeat(pemOf(b.Leaf), 12), "large": bytes.Repeat([]byte(" "), bundle.MaxSize+1),
 	} {
 		if _, err := bundle.ParseChain(data); err == nil {
@@ -212,7 +215,8 @@ func TestCheckRefusesWhatIsNotFitToServe(t *testing.T) {
 		"weak RSA":        {public: weak.Public(), says: "2048"},
 		"another curve":   {public: p521.Public(), says: "P-256"},
 		"another kind":    {public: edPublic, says: "neither ECDSA nor RSA"},
-		"wrong issuer":    {chain: []*x509.Certificate{root.certificate}, says: "did not sign"},
+		"wrong issuer":    {chain: []*x509.Certificate{root.certificate}, says: "is not the issuer"},
+		"a namesake":      {chain: []*x509.Certificate{newAuthority(t, "middle", nil).certificate}, says: "did not sign"},
 		"not a CA":        {chain: []*x509.Certificate{notCA}, says: "not a CA"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -281,6 +285,10 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
 	sec1, err := x509.MarshalECPrivateKey(ec)
 	if err != nil {
 		t.Fatal(err)
@@ -290,82 +298,8 @@ func TestKeys(t *testing.T) {
 	if err != nil || old.Key == nil {
 		t.Errorf("SEC 1 key: %v", err)
 	}
-}
-
-func TestEncodedFormat(t *testing.T) {
-	t.Parallel()
-	b, _, _ := good(t)
-	h := bundle.Header{Certificate: "www", Server: "web-1", LeafSHA256: b.LeafSHA256()}
-	data, err := bundle.Encode(h, b)
-	if err != nil {
-		t.Fatal(err)
+	pkcs1 := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rsaKey)})
+	if old, err = bundle.Parse(pemOf(leaf(t, middle, rsaKey.Public(), nil)), pkcs1); err != nil || old.Key == nil || old.Check(names, start) != nil {
+		t.Errorf("PKCS #1 key: %v", err)
 	}
-	// The form is fixed by this text; keys and certificates are new in each run and stand for themselves.
-	key, err := b.KeyPEM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := "certferry-bundle-v1\n" + `{"certificate":"www","server":"web-1","leaf_sha256":"` + b.LeafSHA256() + `"}` + "\n\n" +
-		string(b.FullChainPEM()) + string(key)
-	if string(data) != want {
-		t.Errorf("encoded:\n%s\nwant:\n%s", data, want)
-	}
-	gotHeader, got, err := bundle.Decode(data)
-	if err != nil || gotHeader != h || got.SPKISHA256() != b.SPKISHA256() || len(got.Chain) != 1 {
-		t.Errorf("decoded %+v %v", gotHeader, err)
-	}
-	text := string(data)
-	for name, other := range map[string]string{
-		"another version": strings.Replace(text, "-v1", "-v2", 1),
-		"no header":       "certferry-bundle-v1\n",
-		"damaged header":  strings.Replace(text, `{"`, `{`, 1),
-		"unknown key":     strings.Replace(text, `{"c`, `{"x":1,"c`, 1),
-		"another leaf":    strings.Replace(text, b.LeafSHA256(), strings.Repeat("0", 64), 1),
-		"space":           text + " ",
-		"a line more":     strings.Replace(text, "\n\n", "\n\n\n", 1),
-		"cut off":         text[:len(text)-30],
-		"too large":       text + strings.Repeat(" ", bundle.MaxSize),
-	} {
-		if _, _, err := bundle.Decode([]byte(other)); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-	if _, err := bundle.Encode(bundle.Header{LeafSHA256: "x"}, b); err == nil {
-		t.Error("a header for another leaf was encoded")
-	}
-	b.Key = nil
-	if data, err = bundle.Encode(h, b); err != nil || bytes.Contains(data, []byte("PRIVATE")) {
-		t.Errorf("without a key: %v", err)
-	}
-	if _, got, err := bundle.Decode(data); err != nil || got.Key != nil {
-		t.Errorf("decoded without a key: %v", err)
-	}
-}
-
-func FuzzDecode(f *testing.F) {
-	b, _, _ := good(f)
-	data, err := bundle.Encode(bundle.Header{Certificate: "www", LeafSHA256: b.LeafSHA256()}, b)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(data)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		h, b, err := bundle.Decode(data)
-		if err != nil {
-			return
-		}
-		if again, err := bundle.Encode(h, b); err != nil || !bytes.Equal(again, data) {
-			t.Errorf("another form was read: %v", err)
-		}
-	})
-}
-
-func FuzzParse(f *testing.F) {
-	b, _, _ := good(f)
-	f.Add(b.FullChainPEM())
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if b, err := bundle.Parse(data); err == nil && b.Leaf == nil {
-			t.Error("parsed without a leaf")
-		}
-	})
 }

@@ -28,7 +28,10 @@ type Header struct {
 
 // Encode writes the bundle with its header. The result holds the private key in clear: it must be sealed.
 func Encode(h Header, b *Bundle) ([]byte, error) {
-	if h.LeafSHA256 != b.LeafSHA256() {
+	switch {
+	case b.Leaf == nil:
+		return nil, errors.New("encode bundle: no leaf certificate")
+	case h.LeafSHA256 != b.LeafSHA256():
 		return nil, errors.New("encode bundle: the header names another leaf")
 	}
 	line, err := json.Marshal(h)
@@ -46,6 +49,10 @@ func Encode(h Header, b *Bundle) ([]byte, error) {
 			return nil, err
 		}
 		out.Write(key)
+		clear(key)
+	}
+	if out.Len() > MaxSize {
+		return nil, fmt.Errorf("encode bundle: more than %d bytes", MaxSize)
 	}
 	return out.Bytes(), nil
 }
