@@ -33,7 +33,10 @@ func Decode(data []byte) (*Manifest, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	return m, canonical(data, m, "manifest")
+	if err := canonical(data, m, "manifest"); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // Encode writes manifest.json in its canonical form, after Validate.
@@ -41,7 +44,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}
-	return encodeJSON(m)
+	return encodeBounded(m, maxManifest, "manifest")
 }
 
 // DecodeKeyring reads keyring.json.
@@ -53,7 +56,10 @@ func DecodeKeyring(data []byte) (*Keyring, error) {
 	if err := k.Validate(); err != nil {
 		return nil, err
 	}
-	return k, canonical(data, k, "keyring")
+	if err := canonical(data, k, "keyring"); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // Encode writes keyring.json in its canonical form, after Validate.
@@ -61,7 +67,7 @@ func (k *Keyring) Encode() ([]byte, error) {
 	if err := k.Validate(); err != nil {
 		return nil, err
 	}
-	return encodeJSON(k)
+	return encodeBounded(k, maxKeyring, "keyring")
 }
 
 func decodeJSON(data []byte, limit int, v any) error {
@@ -79,12 +85,24 @@ func decodeJSON(data []byte, limit int, v any) error {
 	return nil
 }
 
+// encodeBounded never writes what Decode would refuse: a server could not get past it.
+func encodeBounded(v any, limit int, kind string) ([]byte, error) {
+	data, err := encodeJSON(v)
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("more than %d bytes", limit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", kind, err)
+	}
+	return data, nil
+}
+
 func encodeJSON(v any) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode document: %w", err)
+		return nil, err
 	}
 	return out.Bytes(), nil
 }
@@ -107,8 +125,8 @@ func (m *Manifest) Validate() error {
 	switch {
 	case m.Format != Format:
 		return fault("format", "unknown version; a newer program wrote it, update this one")
-	case m.RepoID == "" || len(m.RepoID) > 100:
-		return fault("repo_id", "missing or too long")
+	case !isRepoID(m.RepoID):
+		return fault("repo_id", "must be 1 to 100 letters, digits and hyphens")
 	case ValidName(m.Server) != nil:
 		return fault("server", ValidName(m.Server).Error())
 	case !isFingerprint(m.ServerKeyFpr):
@@ -156,8 +174,6 @@ func (d *Deployment) validate() error {
 		return fmt.Errorf("deployer: %w", ValidName(d.Deployer))
 	case ValidName(d.Target) != nil:
 		return fmt.Errorf("target: %w", ValidName(d.Target))
-	case len(d.Names) == 0 || len(d.Names) > maxNames:
-		return fmt.Errorf("names: must be 1 to %d", maxNames)
 	case !wholeUTC(d.NotBefore) || !wholeUTC(d.NotAfter) || !d.NotBefore.Before(d.NotAfter):
 		return errors.New("not_before, not_after: must be whole seconds in UTC, one after the other")
 	case !isHex(d.LeafSHA256, 64) || !isHex(d.SPKISHA256, 64) || !isHex(d.BundleSHA256, 64):
@@ -167,7 +183,10 @@ func (d *Deployment) validate() error {
 	case d.BundleSize < 1 || d.BundleSize > maxBundle:
 		return fmt.Errorf("bundle_size: must lie between 1 and %d", maxBundle)
 	}
-	return validNames(d.Names)
+	if key, err := validNames(d.Names); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
 }
 
 // Validate says what is wrong with k, nil for nothing.
@@ -176,8 +195,8 @@ func (k *Keyring) Validate() error {
 	switch {
 	case k.Format != Format:
 		return fault("format", "unknown version; a newer program wrote it, update this one")
-	case k.RepoID == "" || len(k.RepoID) > 100:
-		return fault("repo_id", "missing or too long")
+	case !isRepoID(k.RepoID):
+		return fault("repo_id", "must be 1 to 100 letters, digits and hyphens")
 	case k.Version < 1 || k.Version > maxGeneration:
 		return fault("version", "must lie between 1 and 2^63-1")
 	case !wholeUTC(k.IssuedAt):
@@ -201,6 +220,11 @@ func (k *Keyring) Validate() error {
 func isHex(s string, digits int) bool { return len(s) == digits && only(s, "0123456789abcdef") }
 
 func isFingerprint(s string) bool { return len(s) == 40 && only(s, "0123456789ABCDEF") }
+
+// isRepoID keeps a repository's identity fit for log lines and messages.
+func isRepoID(s string) bool {
+	return s != "" && len(s) <= 100 && only(s, alphanumeric+"-")
+}
 
 func wholeUTC(t time.Time) bool {
 	return !t.IsZero() && t.Nanosecond() == 0 && t.Location() == time.UTC && t.Year() < 10000

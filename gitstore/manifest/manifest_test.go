@@ -3,6 +3,7 @@ package manifest_test
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +88,7 @@ func TestManifestRefusesEveryFault(t *testing.T) {
 	for name, change := range map[string]func(m *manifest.Manifest){
 		"format":              func(m *manifest.Manifest) { m.Format = 2 },
 		"repo":                func(m *manifest.Manifest) { m.RepoID = "" },
+		"repo of two lines":   func(m *manifest.Manifest) { m.RepoID = "a\nb" },
 		"server":              func(m *manifest.Manifest) { m.Server = "../x" },
 		"fingerprint":         func(m *manifest.Manifest) { m.ServerKeyFpr = strings.ToLower(fpr) },
 		"generation 0":        func(m *manifest.Manifest) { m.Generation = 0 },
@@ -117,6 +119,15 @@ func TestManifestRefusesEveryFault(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	large := goodManifest()
+	for i := range 9000 {
+		d := large.Deployments[0]
+		d.Target = fmt.Sprintf("zz-%05d", i)
+		large.Deployments = append(large.Deployments, d)
+	}
+	if _, err := large.Encode(); err == nil {
+		t.Error("a manifest that cannot be read was written")
+	}
 	for name, change := range map[string]func(k *manifest.Keyring){
 		"format":      func(k *manifest.Keyring) { k.Format = 0 },
 		"repo":        func(k *manifest.Keyring) { k.RepoID = "" },
@@ -124,6 +135,7 @@ func TestManifestRefusesEveryFault(t *testing.T) {
 		"time":        func(k *manifest.Keyring) { k.IssuedAt = time.Time{} },
 		"no keys":     func(k *manifest.Keyring) { k.Keys = nil },
 		"fingerprint": func(k *manifest.Keyring) { k.Keys[0].Fingerprint = "x" },
+		"large":       func(k *manifest.Keyring) { k.Keys[0].PublicKey = strings.Repeat("x", 300<<10) },
 		"no key":      func(k *manifest.Keyring) { k.Keys[0].PublicKey = "" },
 		"twice":       func(k *manifest.Keyring) { k.Keys = append(k.Keys, k.Keys[0]) },
 	} {
@@ -158,12 +170,21 @@ func TestOnlyTheCanonicalFormIsRead(t *testing.T) {
 		"false flag":    strings.Replace(text, `"step_back":true`, `"step_back":false`, 1),
 		"other newline": strings.Replace(text, "}\n", "}\r\n", 1),
 	} {
-		if _, err := manifest.Decode([]byte(other)); err == nil {
+		if m, err := manifest.Decode([]byte(other)); err == nil || m != nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := manifest.DecodeKeyring([]byte(`{}`)); err == nil {
-		t.Error("empty keyring: no error")
+	ring, err := goodKeyring().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, other := range map[string]string{
+		"empty": "{}", "space": string(ring) + " ", "twice": strings.Replace(string(ring), `{"format":1`, `{"format":1,"format":1`, 1),
+		"other case": strings.Replace(string(ring), "keys", "Keys", 1), "large": strings.Repeat(" ", 300<<10) + string(ring),
+	} {
+		if k, err := manifest.DecodeKeyring([]byte(other)); err == nil || k != nil {
+			t.Errorf("keyring, %s: %v", name, err)
+		}
 	}
 }
 
@@ -261,4 +282,25 @@ func FuzzParseSelector(f *testing.F) {
 			s.Matches(map[string]string{"role": "edge"})
 		}
 	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	m := goodManifest()
+	for b.Loop() {
+		if _, err := m.Encode(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	data, err := goodManifest().Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := manifest.Decode(data); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

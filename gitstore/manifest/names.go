@@ -65,6 +65,20 @@ func ValidName(name string) error {
 	return nil
 }
 
+// alphanumeric is the ASCII letters and digits. Upper case is spelled out: folding would let in letters such as the
+// Kelvin sign.
+const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// only says whether s consists of the ASCII characters of alphabet.
+func only(s, alphabet string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(alphabet, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func hasOther(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; !isAlphanumeric(c) && c != '.' && c != '-' && c != '_' {
@@ -119,20 +133,21 @@ func validLabel(label string) error {
 	return nil
 }
 
-// validNames checks the DNS names of one certificate.
-func validNames(names []string) error {
+// validNames checks the DNS names of one certificate; key says which of them is wrong.
+func validNames(names []string) (key string, err error) {
 	if len(names) == 0 || len(names) > maxNames {
-		return fmt.Errorf("names: must be 1 to %d", maxNames)
+		return "names", fmt.Errorf("must be 1 to %d DNS names", maxNames)
 	}
 	seen := make(map[string]bool, len(names))
 	for i, name := range names {
+		key = fmt.Sprintf("names[%d]", i)
 		if err := ValidDNSName(name); err != nil {
-			return fmt.Errorf("names[%d]: %w", i, err)
+			return key, err
 		}
 		if seen[name] {
-			return fmt.Errorf("names[%d]: stands there twice", i)
+			return key, errors.New("stands there twice")
 		}
 		seen[name] = true
 	}
-	return nil
+	return "", nil
 }

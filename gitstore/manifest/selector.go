@@ -109,5 +109,5 @@ func (s Selector) Matches(labels map[string]string) bool {
 
 // validLabelText says whether s may be the key or the value of a label.
 func validLabelText(s string) bool {
-	return s != "" && len(s) <= 63 && only(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789._-/")
+	return s != "" && len(s) <= 63 && only(s, alphanumeric+"._-/")
 }

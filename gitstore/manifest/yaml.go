@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,26 +27,22 @@ type document interface {
 
 // DecodeCertificate reads certificates/<name>.yaml.
 func DecodeCertificate(data []byte) (*Certificate, error) {
-	c := new(Certificate)
-	return c, decodeYAML(data, c, "certificate")
+	return decodeYAML[Certificate](data, "certificate")
 }
 
 // DecodeServer reads servers/<name>.yaml.
 func DecodeServer(data []byte) (*Server, error) {
-	s := new(Server)
-	return s, decodeYAML(data, s, "server")
+	return decodeYAML[Server](data, "server")
 }
 
 // DecodeIssuer reads issuers/<name>.yaml.
 func DecodeIssuer(data []byte) (*Issuer, error) {
-	i := new(Issuer)
-	return i, decodeYAML(data, i, "issuer")
+	return decodeYAML[Issuer](data, "issuer")
 }
 
 // DecodeIssued reads issued/<xx>/<name>/certificate.yaml.
 func DecodeIssued(data []byte) (*IssuedCertificate, error) {
-	c := new(IssuedCertificate)
-	return c, decodeYAML(data, c, "issued certificate")
+	return decodeYAML[IssuedCertificate](data, "issued certificate")
 }
 
 // Encode writes the document in its canonical form, after Validate.
@@ -60,44 +57,77 @@ func (i *Issuer) Encode() ([]byte, error) { return encodeYAML(i) }
 // Encode writes the document in its canonical form, after Validate.
 func (c *IssuedCertificate) Encode() ([]byte, error) { return encodeYAML(c) }
 
-// decodeYAML takes exactly one document without unknown or duplicate keys and without anchors, which could make a
-// small file large.
-func decodeYAML(data []byte, v document, kind string) error {
-	fault := func(err error) error { return fmt.Errorf("decode %s: %w", kind, err) }
+// decodeYAML takes exactly one document without unknown or duplicate keys. Anchors, which could make a small file
+// large, and merge keys and tags, which could say a thing twice, are refused.
+func decodeYAML[T any, P interface {
+	*T
+	document
+}](data []byte, kind string,
+) (*T, error) {
+	fault := func(err error) (*T, error) { return nil, fmt.Errorf("decode %s: %w", kind, err) }
 	if len(data) > maxDocument {
 		return fault(fmt.Errorf("more than %d bytes", maxDocument))
 	}
 	var tree yaml.Node
 	if err := yaml.Unmarshal(data, &tree); err != nil {
+		return fault(oneLine(err))
+	}
+	if err := plain(&tree); err != nil {
 		return fault(err)
 	}
-	if err := refuseAnchors(&tree); err != nil {
-		return fault(err)
-	}
+	v := new(T)
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	if err := dec.Decode(v); errors.Is(err, io.EOF) {
 		return fault(errors.New("the file is empty"))
 	} else if err != nil {
-		return fault(err)
+		return fault(oneLine(err))
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return fault(errors.New("the file holds more than one document"))
 	}
-	v.setDefaults()
-	return v.Validate()
+	P(v).setDefaults()
+	if err := withLines(P(v).Validate(), &tree); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
-func refuseAnchors(node *yaml.Node) error {
-	if node.Kind == yaml.AliasNode || node.Anchor != "" {
+// plain refuses what YAML offers beyond lists, maps and scalars.
+func plain(node *yaml.Node) error {
+	switch {
+	case node.Kind == yaml.AliasNode || node.Anchor != "":
 		return fmt.Errorf("line %d: anchors and aliases are not supported", node.Line)
+	case node.Style&yaml.TaggedStyle != 0:
+		return fmt.Errorf("line %d: tags are not supported", node.Line)
+	case node.Tag == "!!merge":
+		return fmt.Errorf("line %d: merge keys are not supported", node.Line)
 	}
 	for _, child := range node.Content {
-		if err := refuseAnchors(child); err != nil {
+		if err := plain(child); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// oneLine keeps the library's list of errors, and what it repeats of the file, within one printable line.
+func oneLine(err error) error {
+	text := err.Error()
+	if list := (*yaml.TypeError)(nil); errors.As(err, &list) {
+		text = strings.Join(list.Errors, "; ")
+	}
+	text = strings.TrimPrefix(text, "yaml: ")
+	text = strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '\ufffd'
+		}
+		return r
+	}, text)
+	if len(text) > 500 {
+		text = strings.ToValidUTF8(text[:500], "") + "…"
+	}
+	return errors.New(text)
 }
 
 func encodeYAML(v document) ([]byte, error) {
@@ -111,34 +141,11 @@ func encodeYAML(v document) ([]byte, error) {
 	if err := errors.Join(enc.Encode(v), enc.Close()); err != nil {
 		return nil, fmt.Errorf("encode document: %w", err)
 	}
+	if out.Len() > maxDocument {
+		return nil, fmt.Errorf("encode document: more than %d bytes", maxDocument)
+	}
 	return out.Bytes(), nil
 }
-
-// faults collects what is wrong with one document.
-type faults struct {
-	kind string
-	errs []error
-}
-
-func (f *faults) add(key string, err error) {
-	if err != nil {
-		f.errs = append(f.errs, fmt.Errorf("check %s: %s: %w", f.kind, key, err))
-	}
-}
-
-func (f *faults) addText(key, what string) { f.add(key, errors.New(what)) }
-
-func (f *faults) header(apiVersion, kind, want, name string) {
-	if apiVersion != APIVersion {
-		f.addText("apiVersion", "must be "+APIVersion)
-	}
-	if kind != want {
-		f.addText("kind", "must be "+want)
-	}
-	f.add("name", ValidName(name))
-}
-
-func (f *faults) join() error { return errors.Join(f.errs...) }
 
 func (c *Certificate) setDefaults() {
 	if c.APIVersion == "" && c.Kind == "" {
@@ -150,7 +157,7 @@ func (c *Certificate) setDefaults() {
 func (c *Certificate) Validate() error {
 	f := &faults{kind: "certificate"}
 	f.header(c.APIVersion, c.Kind, KindCertificate, c.Name)
-	f.add("names", validNames(c.Names))
+	f.add(validNames(c.Names))
 	f.add("keyType", validKeyType(c.KeyType))
 	f.add("issuer", ValidName(c.Issuer))
 	if c.Challenge != nil {
@@ -215,8 +222,9 @@ func (c *Challenge) validateHTTP(names []string) error {
 	}
 	switch c.Method {
 	case "webroot":
-		if !path.IsAbs(c.Webroot) || path.Clean(c.Webroot) != c.Webroot || c.Webroot == "/" || validText(c.Webroot) != nil {
-			return errors.New("webroot must be an absolute folder with neither . nor .. in it")
+		if !path.IsAbs(c.Webroot) || path.Clean(c.Webroot) != c.Webroot || c.Webroot == "/" || len(c.Webroot) > 500 ||
+			!only(c.Webroot, alphanumeric+"/._-") {
+			return errors.New("webroot must be an absolute folder of letters, digits, dots, hyphens and underscores, without empty, . or .. parts in it")
 		}
 		return nil
 	case "standalone", "stateless":
@@ -264,6 +272,7 @@ func (s *Server) Validate() error {
 	for key, value := range s.Labels {
 		if !validLabelText(key) || value != "" && !validLabelText(value) {
 			f.addText("labels", "keys and values take letters, digits, dots, hyphens, underscores and slashes, 63 at most")
+			break
 		}
 	}
 	if h := s.Hold; h != nil {
@@ -273,10 +282,10 @@ func (s *Server) Validate() error {
 		if h.By == "" {
 			f.addText("hold.by", "is missing")
 		}
+		f.add("hold.by", validText(h.By))
 		if !wholeUTC(h.Since) {
 			f.addText("hold.since", "must be whole seconds in UTC")
 		}
-		f.add("hold.by", validText(h.By))
 		f.add("hold.reason", validText(h.Reason))
 	}
 	return f.join()
@@ -318,7 +327,8 @@ func (i *Issuer) Validate() error {
 func (a *ACMEIssuer) validate() error {
 	u, err := url.Parse(a.Directory)
 	switch {
-	case err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsAny(a.Directory, "'\"`$\\ "):
+	case err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(a.Directory) > 500 ||
+		!only(a.Directory, alphanumeric+":/._~%?=+-[]"):
 		return errors.New("directory: must be a plain https URL")
 	case a.Email != "" && !validEmail(a.Email):
 		return errors.New("email: must be an address such as ops@example.com")
@@ -333,20 +343,15 @@ func (a *ACMEIssuer) validate() error {
 func validEmail(s string) bool {
 	local, domain, ok := strings.Cut(s, "@")
 	return ok && local != "" && len(s) <= 254 && strings.Contains(domain, ".") && ValidDNSName(domain) == nil &&
-		only(strings.ToLower(local), "abcdefghijklmnopqrstuvwxyz0123456789._+-")
+		only(local, alphanumeric+"._+-")
 }
 
 func validOption(s string) bool {
-	return len(s) <= 64 && only(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789._-")
+	return len(s) <= 64 && only(s, alphanumeric+"._-")
 }
 
 func validChain(s string) bool {
-	return len(s) <= 128 && only(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789 .-()")
-}
-
-// only says whether s consists of the characters of alphabet.
-func only(s, alphabet string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(alphabet, r) }) < 0
+	return len(s) <= 128 && only(s, alphanumeric+" .-()")
 }
 
 func validLifetime(s string) error {
@@ -370,7 +375,7 @@ func (c *IssuedCertificate) setDefaults() {
 func (c *IssuedCertificate) Validate() error {
 	f := &faults{kind: "issued certificate"}
 	f.header(c.APIVersion, c.Kind, KindIssuedCertificate, c.Name)
-	f.add("names", validNames(c.Names))
+	f.add(validNames(c.Names))
 	f.add("issuer", ValidName(c.Issuer))
 	f.add("keyType", validKeyType(c.KeyType))
 	if c.Serial == "" || len(c.Serial) > 64 || !only(c.Serial, "0123456789abcdef") {

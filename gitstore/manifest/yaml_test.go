@@ -2,6 +2,8 @@ package manifest_test
 
 import (
 	"bytes"
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +77,11 @@ func TestYAMLIsStrict(t *testing.T) {
 			"unknown key":   text + "color: red\n",
 			"twice":         text + "kind: Certificate\n",
 			"two documents": text + "---\n" + text,
+			"three dots":    text + "...\n" + text,
+			"merge key":     text + "<<: {name: other}\n",
+			"tag":           strings.Replace(text, "name: ", "name: !!str ", 1),
+			"other case":    strings.Replace(text, "name: ", "Name: ", 1),
+			"second anchor": text + "---\n- &a [x, x]\n- [*a, *a]\n",
 			"anchor":        strings.Replace(text, "name: ", "name: &a ", 1),
 			"other kind":    strings.Replace(text, "kind: ", "kind: X", 1),
 			"other version": strings.Replace(text, "certferry/v1", "certferry/v2", 1),
@@ -83,12 +90,85 @@ func TestYAMLIsStrict(t *testing.T) {
 			"a list":        "- a\n",
 			"too large":     text + "#" + strings.Repeat("x", 2<<20),
 		} {
-			if _, err := k.decode([]byte(other)); err == nil {
+			if doc, err := k.decode([]byte(other)); err == nil {
 				t.Errorf("%s: %s: no error", name, what)
+			} else if !reflect.ValueOf(doc).IsNil() {
+				t.Errorf("%s: %s: a document beside an error", name, what)
 			} else if what == "unknown key" && !strings.Contains(err.Error(), "line ") {
 				t.Errorf("%s: %s: %v, want the line", name, what, err)
 			}
 		}
+	}
+}
+
+func TestErrorsNameLineAndKey(t *testing.T) {
+	t.Parallel()
+	text := `apiVersion: certferry/v1
+kind: Certificate
+name: WWW
+names:
+  - example.com
+  - "bad name"
+issuer: ca
+renewal:
+  paused: false
+  key: old
+deployments:
+  - server: web-1
+    deployer: nginx
+    target: site
+  - deployer: nginx
+    target: site
+`
+	_, err := manifest.DecodeCertificate([]byte(text))
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, want := range []string{
+		"check certificate: line 3: name: the name may hold",
+		"check certificate: line 6: names[1]: the DNS name may hold",
+		"check certificate: line 10: renewal.key: must be",
+		"check certificate: line 15: deployments[1]: give either",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error without %q:\n%v", want, err)
+		}
+	}
+	_, err = manifest.DecodeCertificate([]byte("apiVersion: certferry/v1\nkind: Certificate\n"))
+	if err == nil || !strings.Contains(err.Error(), "line 1: issuer: ") {
+		t.Errorf("missing key: %v", err)
+	}
+	_, err = manifest.DecodeIssued([]byte("name: x\nnotBefore: 2026-11-23T12:00:00Z\nnotAfter: 2026-01-01T00:00:00Z\n"))
+	if err == nil || !strings.Contains(err.Error(), "line 2: notBefore, notAfter: ") {
+		t.Errorf("two keys at fault: %v", err)
+	}
+}
+
+// TestErrorsArePrintable holds that a file cannot write to the terminal of who reads the error.
+func TestErrorsArePrintable(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"unknown key": `"\e[31mred": x`,
+		"twice":       "\"\\e[31m\": x\n\"\\e[31m\": y",
+		"value":       `renewal: "\e[31m\n"`,
+		"not UTF-8":   "name: \xff\xfe\x1b",
+		"long":        strings.Repeat("x", 100000) + ": y",
+	} {
+		_, err := manifest.DecodeCertificate([]byte(text))
+		if err == nil || len(err.Error()) > 600 || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
+			t.Errorf("%s: %.700q", name, err)
+		}
+	}
+}
+
+func TestEncodeWritesNothingTooLarge(t *testing.T) {
+	t.Parallel()
+	c := &manifest.Certificate{Name: "www", Names: []string{"www.test"}, Issuer: "ca"}
+	for i := range 12000 {
+		c.Deployments = append(c.Deployments, manifest.Placement{Server: fmt.Sprintf("%s-%d", strings.Repeat("s", 80), i), Deployer: "files", Target: "a"})
+	}
+	if _, err := c.Encode(); err == nil {
+		t.Error("a certificate that cannot be read was written")
 	}
 }
 
@@ -130,6 +210,9 @@ func TestCertificateRefusesEveryFault(t *testing.T) {
 		"method":    func(c *manifest.Certificate) { c.Challenge = &manifest.Challenge{Type: "http-01"} },
 		"webroot": func(c *manifest.Certificate) {
 			c.Challenge = &manifest.Challenge{Type: "http-01", Method: "webroot", Webroot: "/a/../b"}
+		},
+		"webroot for a shell": func(c *manifest.Certificate) {
+			c.Challenge = &manifest.Challenge{Type: "http-01", Method: "webroot", Webroot: "/a'; touch x; '"}
 		},
 		"webroot elsewhere": func(c *manifest.Certificate) {
 			c.Challenge = &manifest.Challenge{Type: "http-01", Method: "stateless", Webroot: "/a"}
@@ -179,6 +262,7 @@ func TestOtherKindsRefuseFaults(t *testing.T) {
 	}
 	for what, doc := range map[string]document{
 		"label":          &manifest.Server{Name: "w", Labels: map[string]string{"a b": "c"}},
+		"Kelvin label":   &manifest.Server{Name: "w", Labels: map[string]string{"a": "\u212a"}},
 		"label value":    &manifest.Server{Name: "w", Labels: map[string]string{"a": "ü"}},
 		"many labels":    &manifest.Server{Name: "w", Labels: many},
 		"hold commit":    hold(func(h *manifest.Hold) { h.Commit = "HEAD" }),

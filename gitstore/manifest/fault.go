@@ -1,0 +1,94 @@
+// This file collects what is wrong with a YAML document and finds the lines where it stands, for the person who
+// wrote it.
+
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// faultError is one thing that is wrong.
+type faultError struct {
+	kind, key string
+	// line is where the key stands, 0 where there was no file.
+	line int
+	err  error
+}
+
+func (e *faultError) Error() string {
+	if e.line > 0 {
+		return fmt.Sprintf("check %s: line %d: %s: %s", e.kind, e.line, e.key, e.err)
+	}
+	return fmt.Sprintf("check %s: %s: %s", e.kind, e.key, e.err)
+}
+
+func (e *faultError) Unwrap() error { return e.err }
+
+// faults collects what is wrong with one document.
+type faults struct {
+	kind string
+	errs []error
+}
+
+func (f *faults) add(key string, err error) {
+	if err != nil {
+		f.errs = append(f.errs, &faultError{kind: f.kind, key: key, err: err})
+	}
+}
+
+func (f *faults) addText(key, what string) { f.add(key, errors.New(what)) }
+
+func (f *faults) header(apiVersion, kind, want, name string) {
+	if apiVersion != APIVersion {
+		f.addText("apiVersion", "must be "+APIVersion)
+	}
+	if kind != want {
+		f.addText("kind", "must be "+want)
+	}
+	f.add("name", ValidName(name))
+}
+
+func (f *faults) join() error { return errors.Join(f.errs...) }
+
+// withLines adds to what Validate found where each of it stands in the file.
+func withLines(err error, tree *yaml.Node) error {
+	list, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(tree.Content) == 0 {
+		return err
+	}
+	for _, one := range list.Unwrap() {
+		if f := (*faultError)(nil); errors.As(one, &f) {
+			f.line = lineOf(tree.Content[0], f.key)
+		}
+	}
+	return err
+}
+
+// lineOf follows a key such as deployments[1] or renewal.key as far as the file has it.
+func lineOf(node *yaml.Node, key string) int {
+	line := node.Line
+	key, _, _ = strings.Cut(key, ",") // two keys at fault together: the first
+	for part := range strings.SplitSeq(key, ".") {
+		name, index, listed := strings.Cut(strings.TrimSuffix(part, "]"), "[")
+		var at *yaml.Node
+		for i := 0; node.Kind == yaml.MappingNode && i+1 < len(node.Content); i += 2 {
+			if node.Content[i].Value == name {
+				line, at = node.Content[i].Line, node.Content[i+1]
+			}
+		}
+		if at == nil {
+			return line
+		}
+		if n, err := strconv.Atoi(index); listed && err == nil && n < len(at.Content) {
+			at = at.Content[n]
+			line = at.Line
+		}
+		node = at
+	}
+	return line
+}
