@@ -15,7 +15,7 @@ var hits atomic.Int64
 // Hit ends the process with SIGKILL, as a power cut would, when CERTFERRY_FAILPOINT is "name" or, for the
 // n-th time this point is reached, "name:n".
 func Hit(name string) {
-	want, nth, counted := strings.Cut(os.Getenv("CERTFERRY_FAILPOINT"), ":")
+	want, nth, counted := strings.Cut(os.Getenv("CERTFERRY_FAILPOINT"), ":") //nolint:forbidigo // a test sets it for one process
 	if want != name {
 		return
 	}
