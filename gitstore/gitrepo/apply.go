@@ -73,6 +73,9 @@ func (r *Repo) checkUpdates(updates []Update) error {
 		if _, twice := batch.hashes[u.Ref]; twice {
 			return fmt.Errorf("update %s: %w", u.Ref, invalid("the batch names the reference twice"))
 		}
+		if u.Delete && !exists {
+			return fmt.Errorf("update %s: %w", u.Ref, invalid("there is no such reference to remove"))
+		}
 		if !exists && state.collides(u.Ref) {
 			return fmt.Errorf("update %s: %w", u.Ref, invalid("another reference's name is a folder of this one, or the reverse"))
 		}
@@ -97,6 +100,9 @@ func describe(h Hash) string {
 func (u *Update) check() error {
 	if err := checkRefName(u.Ref); err != nil {
 		return err
+	}
+	if u.Delete || !u.To.IsZero() {
+		return nil
 	}
 	if err := errors.Join(u.Author.validate("author"), u.Committer.validate("committer")); err != nil {
 		return err
@@ -137,7 +143,7 @@ func (r *Repo) writeObjects(ctx context.Context, updates []Update) ([]Hash, *pac
 				return err
 			}
 			var err error
-			if hashes[i], err = b.commit(&updates[i]); err != nil {
+			if hashes[i], err = b.update(&updates[i]); err != nil {
 				return fmt.Errorf("update %s: %w", updates[i].Ref, err)
 			}
 			return nil
@@ -159,6 +165,20 @@ func (r *Repo) writeObjects(ctx context.Context, updates []Update) ([]Hash, *pac
 	return hashes, p, nil
 }
 
+// update makes the objects of one update and says where its reference goes, zero for away.
+func (b *batch) update(u *Update) (Hash, error) {
+	switch {
+	case u.Delete:
+		return Hash{}, nil
+	case u.To.IsZero():
+		return b.commit(u)
+	case u.Incoming != nil:
+		return u.To, b.take(u.Incoming, u.To)
+	}
+	_, err := b.repo.Commit(u.To)
+	return u.To, err
+}
+
 // commit makes the objects of one update.
 func (b *batch) commit(u *Update) (Hash, error) {
 	plan, err := planEdits(u.Edits)
@@ -174,7 +194,7 @@ func (b *batch) commit(u *Update) (Hash, error) {
 		base = c.Tree
 	}
 	for _, p := range u.Parents {
-		if _, err := b.repo.Commit(p); err != nil {
+		if err := b.parent(u, p); err != nil {
 			return Hash{}, fmt.Errorf("parent: %w", err)
 		}
 	}
@@ -192,6 +212,15 @@ func (b *batch) commit(u *Update) (Hash, error) {
 		return Hash{}, err
 	}
 	return b.add(plumbing.CommitObject, data, true)
+}
+
+// parent makes sure that the repository has, or gets, a parent of u.
+func (b *batch) parent(u *Update, p Hash) error {
+	if u.Incoming != nil {
+		return b.take(u.Incoming, p)
+	}
+	_, err := b.repo.Commit(p)
+	return err
 }
 
 // at fills in the time of the batch.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 
@@ -56,7 +57,7 @@ func (r *Remote) Fetch(ctx context.Context, ref string, tip Hash) (*Snapshot, er
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", ref, err)
 	}
-	objects, err := parsePack(pack, r.Limits)
+	objects, err := parsePack(pack, r.Limits, nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", ref, err)
 	}
@@ -115,7 +116,9 @@ type object struct {
 type packParser struct {
 	pack   []byte
 	limits Limits
-	left   int64
+	// outside finds bases that are not in the pack; nil where there must be none.
+	outside func(Hash) (object, error)
+	left    int64
 	// at finds whole objects by where they start; chain is the number of deltas under each.
 	at    map[int64]object
 	chain map[int64]int
@@ -123,8 +126,8 @@ type packParser struct {
 }
 
 // parsePack reads every object of a pack. Deltas may refer to earlier objects of the same pack only, which is the
-// order that servers write.
-func parsePack(pack []byte, limits Limits) (map[Hash]object, error) {
+// order that servers write, and to what outside finds.
+func parsePack(pack []byte, limits Limits, outside func(Hash) (object, error)) (map[Hash]object, error) {
 	const trailer = hashLen
 	if len(pack) < packHeader+trailer || !bytes.HasPrefix(pack, []byte("PACK\x00\x00\x00\x02")) {
 		return nil, corrupt("the answer holds no pack of version 2")
@@ -138,7 +141,7 @@ func parsePack(pack []byte, limits Limits) (map[Hash]object, error) {
 		return nil, fmt.Errorf("%w: the pack has more than %d objects", ErrTooLarge, limits.Objects)
 	}
 	p := &packParser{
-		pack: body, limits: limits, left: limits.InflatedBytes,
+		pack: body, limits: limits, outside: outside, left: limits.InflatedBytes,
 		at: make(map[int64]object, count), chain: map[int64]int{}, byID: make(map[Hash]int64, count),
 	}
 	offset := int64(packHeader)
@@ -212,18 +215,11 @@ func (p *packParser) inflate(e *rawEntry) (data []byte, rest int, err error) {
 
 // patch applies the delta of e to its base.
 func (p *packParser) patch(offset int64, e *rawEntry, delta []byte) (object, error) {
-	start := e.base
-	if e.kind == plumbing.REFDeltaObject {
-		var ok bool
-		if start, ok = p.byID[e.baseHash]; !ok {
-			return object{}, corrupt("a delta's base is not in the pack before it")
-		}
+	base, length, err := p.base(e)
+	if err != nil {
+		return object{}, err
 	}
-	base, ok := p.at[start]
-	if !ok {
-		return object{}, corrupt("a delta's base is not in the pack before it")
-	}
-	if p.chain[offset] = p.chain[start] + 1; p.chain[offset] > maxDeltaChain {
+	if p.chain[offset] = length + 1; p.chain[offset] > maxDeltaChain {
 		return object{}, corrupt("chain of deltas is too long")
 	}
 	target := deltaTarget(delta)
@@ -238,6 +234,23 @@ func (p *packParser) patch(offset int64, e *rawEntry, delta []byte) (object, err
 		return object{}, corrupt("a delta does not apply: %v", err)
 	}
 	return object{kind: base.kind, data: data}, nil
+}
+
+// base finds the base of a delta and how many deltas that is made of.
+func (p *packParser) base(e *rawEntry) (base object, chain int, err error) {
+	start, inside := e.base, true
+	if e.kind == plumbing.REFDeltaObject {
+		start, inside = p.byID[e.baseHash]
+	}
+	if base, ok := p.at[start]; ok && inside {
+		return base, p.chain[start], nil
+	}
+	if e.kind == plumbing.REFDeltaObject && p.outside != nil {
+		if base, err := p.outside(e.baseHash); !errors.Is(err, fs.ErrNotExist) {
+			return base, 0, err
+		}
+	}
+	return object{}, 0, corrupt("a delta's base is not in the pack before it")
 }
 
 // checkout reads the files of the commit tip from objects.

@@ -73,7 +73,7 @@ type Edit struct {
 	Delete bool
 }
 
-// Update is one new commit on one reference.
+// Update moves one reference: to a new commit, to one that is there already, or away.
 type Update struct {
 	// Ref is the full name, such as refs/heads/main.
 	Ref string
@@ -89,6 +89,13 @@ type Update struct {
 	Committer Person
 	// Message is the whole message; a missing final newline is added.
 	Message string
+
+	// To, if set, is where Ref moves to instead of a new commit: nothing of the above but Ref and Expect is used.
+	To Hash
+	// Incoming holds objects that To or Parents need and the repository does not have yet; they become part of it.
+	Incoming *Incoming
+	// Delete removes Ref. Nothing else but Ref and Expect is used.
+	Delete bool
 }
 
 // SignFunc returns the ASCII-armored detached OpenPGP signature over a commit's bytes. It is called from several

@@ -119,7 +119,7 @@ func TestFetchAppliesDeltas(t *testing.T) {
 	target := hashObject(plumbing.BlobObject, append(bytes.Clone(base), '!'))
 	tree := p.add(plumbing.TreeObject, treeOf("100644", "a", target.String()))
 	tip := p.add(plumbing.CommitObject, commitOf(tree, ""))
-	objects, err := parsePack(p.bytes(), DefaultLimits)
+	objects, err := parsePack(p.bytes(), DefaultLimits, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,7 +452,7 @@ func FuzzParsePack(f *testing.F) {
 		if len(data) > 20 {
 			data = append(data[:len(data)-20:len(data)-20], packSum(data[:len(data)-20])...)
 		}
-		if objects, err := parsePack(data, Limits{PackBytes: 1 << 20, InflatedBytes: 1 << 20, Objects: 100}); err == nil {
+		if objects, err := parsePack(data, Limits{PackBytes: 1 << 20, InflatedBytes: 1 << 20, Objects: 100}, nil); err == nil {
 			_, _ = checkout(objects, tip)
 		}
 	})

@@ -67,30 +67,7 @@ func (r *Repo) tree(h Hash) ([]Entry, error) {
 }
 
 // Stat returns the entry at path in commit; "" is the root folder.
-func (r *Repo) Stat(commit Hash, path string) (Entry, error) {
-	c, err := r.Commit(commit)
-	if err != nil {
-		return Entry{}, err
-	}
-	at := Entry{Dir: true, Hash: c.Tree}
-	if path == "" {
-		return at, nil
-	}
-	for name := range strings.SplitSeq(path, "/") {
-		if !at.Dir {
-			return Entry{}, notExist("find %s in commit %s", path, commit.Short())
-		}
-		entries, err := r.tree(at.Hash)
-		if err != nil {
-			return Entry{}, err
-		}
-		var ok bool
-		if at, ok = findEntry(entries, name); !ok {
-			return Entry{}, notExist("find %s in commit %s", path, commit.Short())
-		}
-	}
-	return at, nil
-}
+func (r *Repo) Stat(commit Hash, path string) (Entry, error) { return stat(r, commit, path) }
 
 // findEntry looks name up in a tree, where a file and a folder sort differently.
 func findEntry(entries []Entry, name string) (Entry, bool) {

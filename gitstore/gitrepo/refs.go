@@ -33,11 +33,19 @@ func newRefState(hashes map[string]Hash, seq uint64) *refState {
 	return &refState{hashes: hashes, names: slices.Sorted(maps.Keys(hashes)), seq: seq, changed: make(chan struct{})}
 }
 
-// with returns the state after moves.
+// with returns the state after moves; a reference that moves to the zero Hash is removed.
 func (s *refState) with(moves map[string]Hash) *refState {
 	next := &refState{hashes: maps.Clone(s.hashes), names: s.names, seq: s.seq + 1, changed: make(chan struct{})}
-	maps.Copy(next.hashes, moves)
-	if len(next.hashes) != len(s.hashes) {
+	added := false
+	for name, h := range moves {
+		_, existed := s.hashes[name]
+		if added = added || !existed; h.IsZero() {
+			delete(next.hashes, name)
+		} else {
+			next.hashes[name] = h
+		}
+	}
+	if added || len(next.hashes) != len(s.hashes) {
 		next.names = slices.Sorted(maps.Keys(next.hashes))
 	}
 	return next
