@@ -55,9 +55,10 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               startHub,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code":  checkCode,
-			"join":  join,
-			"await": await,
+			"code":     checkCode,
+			"join":     join,
+			"await":    await,
+			"takehash": takeHash,
 		},
 	})
 }
@@ -142,4 +143,15 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		<-tick.C
 	}
+}
+
+// takeHash sets a variable to the first hash in the JSON of a program's output: takehash FILE NAME.
+func takeHash(ts *testscript.TestScript, _ bool, args []string) {
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), `"hash": "`); ok {
+			ts.Setenv(args[1], strings.Trim(rest, `",`))
+			return
+		}
+	}
+	ts.Fatalf("there is no hash in %s", args[0])
 }

@@ -65,6 +65,11 @@ var access = map[string]who{
 	"rollback-certificate":     operators,
 	"resume-certificate":       operators,
 
+	"list-commits":    viewers,
+	"get-commit":      viewers,
+	"compare-commits": viewers,
+	"list-alerts":     viewers,
+
 	"list-issuers": viewers,
 	"list-jobs":    viewers,
 	"get-job":      viewers,

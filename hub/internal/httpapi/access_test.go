@@ -24,6 +24,8 @@ var permitted = map[string]string{
 	"renew-certificate": "operator admin", "rollback-certificate": "operator admin", "resume-certificate": "operator admin",
 	"list-issuers": "viewer operator admin", "list-jobs": "viewer operator admin", "get-job": "viewer operator admin",
 	"list-audit": "operator admin", "get-stats": "viewer operator admin",
+	"list-commits": "viewer operator admin", "get-commit": "viewer operator admin", "compare-commits": "viewer operator admin",
+	"list-alerts": "viewer operator admin",
 }
 
 // TestWhoMayWhat walks all operations by all callers. The requests have no good body: who may call gets past the
@@ -51,7 +53,7 @@ func TestWhoMayWhat(t *testing.T) {
 	for _, op := range sortedOperations(t) {
 		id, route, _ := strings.Cut(op, " ")
 		method, path, _ := strings.Cut(route, " ")
-		path = strings.NewReplacer("{name}", "web-1", "{id}", "example.com").Replace(path)
+		path = strings.NewReplacer("{name}", "web-1", "{id}", "example.com", "{commit}", "0000000").Replace(path)
 		want, known := permitted[id]
 		if !known {
 			t.Errorf("%s: nobody said who may call it", id)

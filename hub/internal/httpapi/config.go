@@ -33,6 +33,8 @@ type Config struct {
 	Auth   Auth
 	Intent Intent
 	Fleet  Fleet
+	// Commits reads the repository's history for people.
+	Commits Commits
 	// RenewAt says when a certificate is due for renewal; nil where nobody knows.
 	RenewAt func(*manifest.Certificate, *manifest.IssuedCertificate) time.Time
 	// Changed is called when the database learned what the reconcile loop must act on, such as a server's approval;
@@ -61,7 +63,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	switch {
-	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil:
+	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil:
 		return errors.New("make HTTP API: a service is missing")
 	case c.Now == nil, c.Logger == nil:
 		return errors.New("make HTTP API: clock or logger is missing")
@@ -88,6 +90,7 @@ type Data interface {
 	Accounts
 	Jobs
 	Audit
+	Alerts
 }
 
 // Servers are the servers' rows and what agents reported.

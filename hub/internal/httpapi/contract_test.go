@@ -17,9 +17,10 @@ import (
 
 // What the daemon passes in fits.
 var (
-	_ httpapi.Data   = (*database.DB)(nil)
-	_ httpapi.Intent = (*intent.Service)(nil)
-	_ httpapi.Fleet  = (*gitstore.Store)(nil)
+	_ httpapi.Data    = (*database.DB)(nil)
+	_ httpapi.Intent  = (*intent.Service)(nil)
+	_ httpapi.Fleet   = (*gitstore.Store)(nil)
+	_ httpapi.Commits = (*gitstore.Store)(nil)
 )
 
 // schema is the part of JSON Schema that the document uses.

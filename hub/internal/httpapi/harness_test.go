@@ -30,6 +30,7 @@ import (
 	"github.com/certferry/certferry/hub/internal/auth"
 	"github.com/certferry/certferry/hub/internal/database"
 	"github.com/certferry/certferry/hub/internal/httpapi"
+	"github.com/certferry/certferry/hub/internal/hubtest"
 )
 
 const (
@@ -47,6 +48,7 @@ type world struct {
 	db     *database.DB
 	auth   *auth.Auth
 	fleet  *fleet
+	store  *gitstore.Store
 	intent *intentLog
 	log    *logBuffer
 	cfg    httpapi.Config
@@ -71,8 +73,9 @@ func newWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	})
 	w.must(err)
 	w.intent.fleet = w.fleet
+	w.store = hubtest.NewStore(tb, w.clock)
 	w.cfg = httpapi.Config{
-		Data: w.db, Auth: w.auth, Intent: w.intent, Fleet: w.fleet,
+		Data: w.db, Auth: w.auth, Intent: w.intent, Fleet: w.fleet, Commits: w.store,
 		RenewAt: func(_ *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
 			return have.NotAfter.Add(-30 * 24 * time.Hour)
 		},

@@ -118,7 +118,8 @@ func (s *server) humaConfig() huma.Config {
 		{Name: "agents", Description: "What agents send."},
 		{Name: "servers", Description: "Machines that serve certificates."},
 		{Name: "certificates", Description: "Wishes for certificates and what fulfils them."},
-		{Name: "overview", Description: "Jobs, issuers, audit history and figures."},
+		{Name: "commits", Description: "The repository's history: what changed, who signed."},
+		{Name: "overview", Description: "Jobs, issuers, alerts, audit history and figures."},
 	}
 	return cfg
 }

@@ -69,12 +69,9 @@ func (s *server) getJob(ctx context.Context, _ *call, in *IDInput) (*output[apiv
 func (s *server) listAudit(ctx context.Context, _ *call, in *PageInput) (*listOutput[apiv1.AuditEvent], error) {
 	events := source[hub.AuditEvent]{
 		fetch: func(ctx context.Context, after string, limit int) ([]hub.AuditEvent, error) {
-			before := int64(0)
-			if after != "" {
-				var err error
-				if before, err = strconv.ParseInt(after, 10, 64); err != nil || before < 1 {
-					return nil, invalid("query.after", "give next of the page before")
-				}
+			before, err := keyBefore(after)
+			if err != nil {
+				return nil, err
 			}
 			return s.cfg.Data.AuditEvents(ctx, before, limit)
 		},

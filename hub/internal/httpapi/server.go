@@ -65,6 +65,8 @@ func newServer(cfg Config) *server {
 	s.addServers()
 	s.addCertificates()
 	s.addOverview()
+	s.addCommits()
+	s.addAlerts()
 	return s
 }
 
