@@ -48,7 +48,11 @@ verify: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## Lint, formatting, generat
 	@scripts/verify
 
 .PHONY: bench
-bench: ## Run the benchmarks that stand today
+bench: ## Measure against git, go-git and others, side by side: a BENCH line for each comparison
+	$(GO) run ./internal/bench $(BENCHFLAGS)
+
+.PHONY: microbench
+microbench: ## Run Go's own benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./gitstore/... ./hub/... ./agent/...
 
 .PHONY: fuzz
