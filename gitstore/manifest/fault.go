@@ -92,3 +92,55 @@ func lineOf(node *yaml.Node, key string) int {
 	}
 	return line
 }
+
+// Fault is one thing that is wrong with a document.
+type Fault struct {
+	// Line is where it stands, from 1; 0 where that is not known.
+	Line int
+	// Key is such as deployments[1].target; empty for what concerns the document as a whole.
+	Key     string
+	Message string
+}
+
+// String is what stands behind the file's name and line in a list for people.
+func (f Fault) String() string {
+	if f.Key == "" {
+		return f.Message
+	}
+	return f.Key + ": " + f.Message
+}
+
+// Faults takes the error of a decoder apart.
+func Faults(err error) []Fault {
+	if err == nil {
+		return nil
+	}
+	if list, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []Fault
+		for _, one := range list.Unwrap() {
+			all = append(all, Faults(one)...)
+		}
+		return all
+	}
+	if f := (*faultError)(nil); errors.As(err, &f) {
+		return []Fault{{Line: f.line, Key: f.key, Message: f.err.Error()}}
+	}
+	text := err.Error()
+	if _, rest, ok := strings.Cut(text, ": line "); ok && strings.HasPrefix(text, "decode ") {
+		digits, message, _ := strings.Cut(rest, ": ")
+		if line, err := strconv.Atoi(digits); err == nil {
+			return []Fault{{Line: line, Message: message}}
+		}
+	}
+	return []Fault{{Message: text}}
+}
+
+// LineOf finds the line of a key such as deployments[1].target in a document, as far as the document has it; 0 where
+// the document cannot be read.
+func LineOf(data []byte, key string) int {
+	var tree yaml.Node
+	if yaml.Unmarshal(data, &tree) != nil || len(tree.Content) == 0 {
+		return 0
+	}
+	return lineOf(tree.Content[0], key)
+}
