@@ -3,6 +3,8 @@
 package gitstore
 
 import (
+	"fmt"
+
 	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
@@ -21,10 +23,20 @@ type Snapshot struct {
 	Faults []Fault
 }
 
-// Fault is a file of main that cannot be used.
+// Fault is a file of main that cannot be used, and why.
 type Fault struct {
 	Path string
+	// Line is where it stands, from 1; 0 where that is not known.
+	Line int
 	Err  error
+}
+
+// String is how compilers put it: path, line, reason.
+func (f Fault) String() string {
+	if f.Line == 0 {
+		return f.Path + ": " + f.Err.Error()
+	}
+	return fmt.Sprintf("%s:%d: %s", f.Path, f.Line, f.Err)
 }
 
 // Actor is who asked for a change: the author of its commit. An empty name stands for the hub itself.

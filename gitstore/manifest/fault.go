@@ -126,7 +126,10 @@ func Faults(err error) []Fault {
 		return []Fault{{Line: f.line, Key: f.key, Message: f.err.Error()}}
 	}
 	text := err.Error()
-	if _, rest, ok := strings.Cut(text, ": line "); ok && strings.HasPrefix(text, "decode ") {
+	if what, rest, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(what, "decode ") {
+		text = rest
+	}
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
 		digits, message, _ := strings.Cut(rest, ": ")
 		if line, err := strconv.Atoi(digits); err == nil {
 			return []Fault{{Line: line, Message: message}}

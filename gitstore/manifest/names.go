@@ -23,8 +23,27 @@ const MainBranch = "refs/heads/main"
 // serverBranches is what the branches of servers start with.
 const serverBranches = "refs/heads/servers/"
 
+// proposalBranches are the branches of proposals.
+const proposalBranches = "refs/heads/proposals/"
+
 // ServerBranch is the branch that the agent of a server reads.
 func ServerBranch(server string) string { return serverBranches + server }
+
+// ProposalPrefix starts the branches on which issues of a certificate wait for review.
+func ProposalPrefix(certificate string) string { return proposalBranches + certificate + "/" }
+
+// ProposalBranch is the branch on which one issue of a certificate waits for review; serial is in lower-case hex.
+func ProposalBranch(certificate, serial string) string { return ProposalPrefix(certificate) + serial }
+
+// ProposalOf is the certificate of a proposal's branch, empty for other branches.
+func ProposalOf(ref string) string {
+	rest, ok := strings.CutPrefix(ref, proposalBranches)
+	name, _, complete := strings.Cut(rest, "/")
+	if !ok || !complete {
+		return ""
+	}
+	return name
+}
 
 // CertificatePath is where the intent of a certificate stands on main.
 func CertificatePath(name string) string { return "certificates/" + name + ".yaml" }
