@@ -70,7 +70,7 @@ func newWorld(t *testing.T) *world {
 	mux.HandleFunc("POST /api/v1/servers/register", w.serveRegister)
 	mux.HandleFunc("POST /api/v1/servers/heartbeat", w.serveHeartbeat)
 	mux.HandleFunc("POST /api/v1/certificates/sync", w.serveReport)
-	git := http.StripPrefix("/git/certferry.git", gitserve.New(w.store.Repo(), w, w.logger()))
+	git := http.StripPrefix("/git/certferry.git", gitserve.New(gitserve.Config{Repo: w.store.Repo(), Access: w, Logger: w.logger()}))
 	mux.HandleFunc("/git/certferry.git/", func(rw http.ResponseWriter, r *http.Request) {
 		if w.gitDown.Load() {
 			rw.WriteHeader(http.StatusServiceUnavailable)

@@ -99,7 +99,7 @@ func startHub(env *testscript.Env, closed string) (server *httptest.Server, root
 	mux := http.NewServeMux()
 	server = httptest.NewServer(mux)
 	env.Defer(server.Close)
-	mux.Handle("/git/certferry.git/", http.StripPrefix("/git/certferry.git", gitserve.New(repo, everybody{}, slog.New(slog.DiscardHandler))))
+	mux.Handle("/git/certferry.git/", http.StripPrefix("/git/certferry.git", gitserve.New(gitserve.Config{Repo: repo, Access: everybody{}, Logger: slog.New(slog.DiscardHandler)})))
 	mux.HandleFunc("POST /api/v1/servers/register", func(w http.ResponseWriter, r *http.Request) {
 		var in apiv1.RegisterRequest
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Token != "cfj_good" {

@@ -36,15 +36,11 @@ type request struct {
 // readBody reads the whole request before anything is answered: net/http discards what is left of a body once the
 // handler writes.
 func readBody(r *http.Request) ([]byte, error) {
-	body := io.Reader(http.MaxBytesReader(nil, r.Body, maxRequest))
-	if r.Header.Get("Content-Encoding") == "gzip" {
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			return nil, fmt.Errorf("read request: %w", err)
-		}
-		body = io.LimitReader(z, maxRequest+1)
+	body, err := inflated(r)
+	if err != nil {
+		return nil, err
 	}
-	data, err := io.ReadAll(body)
+	data, err := io.ReadAll(io.LimitReader(body, maxRequest+1))
 	if err != nil {
 		return nil, fmt.Errorf("read request: %w", err)
 	}
@@ -52,6 +48,18 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("read request: more than %d bytes", maxRequest)
 	}
 	return data, nil
+}
+
+// inflated is the body of a request; git compresses long ones.
+func inflated(r *http.Request) (io.Reader, error) {
+	if r.Header.Get("Content-Encoding") != "gzip" {
+		return r.Body, nil
+	}
+	z, err := gzip.NewReader(r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	return z, nil
 }
 
 // parseRequest reads the lines of a request.

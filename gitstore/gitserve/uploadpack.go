@@ -30,7 +30,7 @@ func (h *handler) uploadPack(w http.ResponseWriter, r *http.Request, grant Grant
 	w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
 	tips := h.visible(grant)
 	for _, want := range q.wants {
-		if !slices.ContainsFunc(tips, func(r ref) bool { return r.hash == want }) {
+		if !h.offered(tips, want) {
 			h.log.WarnContext(r.Context(), "git object refused", slog.String("name", grant.Name))
 			writeLine(w, "ERR upload-pack: not our ref "+want.String())
 			return
@@ -39,11 +39,42 @@ func (h *handler) uploadPack(w http.ResponseWriter, r *http.Request, grant Grant
 	if len(q.wants) == 0 {
 		return
 	}
+	release, ok := h.packs.enter(r.Context())
+	if !ok {
+		w.Header().Del("Content-Type")
+		busy(w)
+		return
+	}
+	defer release()
 	if err := h.answer(w, q, tips); err != nil {
 		// The status is sent; cutting the answer off is what tells the client.
 		h.log.ErrorContext(r.Context(), "git objects not served", slog.String("name", grant.Name), slog.Any("error", err))
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// lately is how many commits back from a tip a caller may still want: between its two requests the branch may have
+// moved on.
+const lately = 16
+
+// offered tells whether a caller that sees tips may want h.
+func (h *handler) offered(tips []ref, want gitrepo.Hash) bool {
+	if slices.ContainsFunc(tips, func(r ref) bool { return r.hash == want }) {
+		return true
+	}
+	for _, tip := range tips {
+		at := tip.hash
+		for range lately {
+			c, err := h.repo.Commit(at)
+			if err != nil || len(c.Parents) == 0 {
+				break
+			}
+			if at = c.Parents[0]; at == want {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (h *handler) answer(w io.Writer, q *request, tips []ref) error {

@@ -141,7 +141,7 @@ func (h *Hub) wire() error {
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
 		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, RenewAt: reconcile.RenewAt, Changed: h.reconciler.Trigger,
-		Ready: h.db.Ping, Git: gitserve.New(h.store.Repo(), gitAccess{h.auth, h.opt.Logger}, h.opt.Logger), Console: pages,
+		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Logger: h.opt.Logger}), Console: pages,
 		PublicURL: h.publicURL, RepoID: h.keys.keyring.RepoID, RootKey: string(h.keys.rootArmor),
 		RootFingerprint: h.keys.root.Fingerprint(), Version: h.opt.Version, HeartbeatInterval: h.cfg.HeartbeatInterval,
 		Now: h.opt.Now, Logger: h.opt.Logger,

@@ -31,7 +31,7 @@ func (access) Authorize(_ context.Context, username, password string) (gitserve.
 
 func (h *hub) serve(store *gitstore.Store) *httptest.Server {
 	h.tb.Helper()
-	handler := gitserve.New(store.Repo(), access{}, slog.New(slog.NewTextHandler(h.tb.Output(), nil)))
+	handler := gitserve.New(gitserve.Config{Repo: store.Repo(), Access: access{}, Logger: slog.New(slog.NewTextHandler(h.tb.Output(), nil))})
 	server := httptest.NewServer(http.StripPrefix("/git/certferry.git", handler))
 	h.tb.Cleanup(server.Close)
 	return server

@@ -178,7 +178,8 @@ func (s *server) sameOrigin(next http.Handler) http.Handler {
 
 func limitBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body != nil {
+		// The Git handler has limits of its own: a push is larger than any request of the API.
+		if r.Body != nil && !strings.HasPrefix(r.URL.Path, GitPath+"/") {
 			// One byte above the operations' own limit, so that they answer with 413 themselves.
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody+1)
 		}
