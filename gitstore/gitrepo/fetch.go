@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/hash"
 )
 
@@ -43,19 +42,9 @@ func (r *Remote) Fetch(ctx context.Context, ref string, tip Hash) (*Snapshot, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.Limits.Timeout)
 	defer cancel()
-	request := pkt("want "+tip.String()+" side-band-64k ofs-delta no-progress agent="+userAgent+"\n") +
-		pkt("deepen 1\n") + "0000" + pkt("done\n")
-	header := http.Header{
-		"Content-Type": {"application/x-git-upload-pack-request"}, "Accept": {"application/x-git-upload-pack-result"},
-	}
-	answer, err := r.do(ctx, http.MethodPost, "/git-upload-pack", header, strings.NewReader(request))
+	pack, err := r.fetchPack(ctx, request{want: tip, depth: 1})
 	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", ref, err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	pack, err := readPack(answer.Body, r.Limits.PackBytes)
-	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", ref, err)
+		return nil, fmt.Errorf("fetch %s: %w", ref, connectionFault(ctx, err))
 	}
 	objects, err := parsePack(pack, r.Limits, nil)
 	if err != nil {
@@ -68,17 +57,122 @@ func (r *Remote) Fetch(ctx context.Context, ref string, tip Hash) (*Snapshot, er
 	return snapshot, nil
 }
 
-// readPack takes the pack out of an answer: lines about shallow commits, NAK, then side bands (gitprotocol-pack).
+// FetchHistory gets the commit tip with the history that repo lacks. haves are commits of repo that the remote may
+// have: what leads to one of those that it has is left out.
+func (r *Remote) FetchHistory(ctx context.Context, repo *Repo, tip Hash, haves []Hash) (*Incoming, error) {
+	if tip.IsZero() {
+		return nil, errors.New("fetch history: no commit is named")
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.Limits.Timeout)
+	defer cancel()
+	pack, err := r.fetchPack(ctx, request{want: tip, haves: haves})
+	if err != nil {
+		return nil, fmt.Errorf("fetch history: %w", connectionFault(ctx, err))
+	}
+	in, err := repo.ReadIncoming(bytes.NewReader(pack), r.Limits)
+	if err == nil {
+		_, err = in.Commit(tip)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch history: %w", err)
+	}
+	return in, nil
+}
+
+// request is what a fetch asks for.
+type request struct {
+	want  Hash
+	depth int
+	haves []Hash
+}
+
+// encode returns the request in protocol v0 or v2. All that is to be said is said at once.
+func (q request) encode(v2 bool) *bytes.Buffer {
+	var b bytes.Buffer
+	line := func(text string) { b.WriteString(pkt(text + "\n")) }
+	options := []string{"ofs-delta", "no-progress"}
+	if q.depth == 0 {
+		options = append(options, "thin-pack")
+	}
+	if v2 {
+		line("command=fetch")
+		line("agent=" + userAgent)
+		b.WriteString("0001")
+		for _, o := range options {
+			line(o)
+		}
+		line("want " + q.want.String())
+	} else {
+		line("want " + q.want.String() + " side-band-64k " + strings.Join(options, " ") + " agent=" + userAgent)
+	}
+	if q.depth > 0 {
+		line(fmt.Sprintf("deepen %d", q.depth))
+	}
+	if !v2 {
+		b.WriteString("0000")
+	}
+	for _, h := range q.haves {
+		line("have " + h.String())
+	}
+	line("done")
+	if v2 {
+		b.WriteString("0000")
+	}
+	return &b
+}
+
+// fetchPack asks for q and returns the pack. Over HTTP one request does, as the remote need not be heard first.
+func (r *Remote) fetchPack(ctx context.Context, q request) ([]byte, error) {
+	if !r.overSSH() {
+		w := &httpWire{remote: r, service: uploadPack, header: http.Header{}}
+		body := q.encode(false)
+		answer, err := w.ask(ctx, body, int64(body.Len()))
+		if err != nil {
+			return nil, err
+		}
+		pack, err := readPack(answer, r.Limits.PackBytes)
+		return pack, w.close(err)
+	}
+	w, err := r.connectSSH(ctx, uploadPack, true)
+	if err != nil {
+		return nil, err
+	}
+	v2, err := skipGreeting(w)
+	if err != nil {
+		return nil, w.close(err)
+	}
+	answer, err := w.ask(ctx, q.encode(v2), 0)
+	if err != nil {
+		return nil, w.close(err)
+	}
+	pack, err := readPack(answer, r.Limits.PackBytes)
+	return pack, w.close(err)
+}
+
+// skipGreeting reads what git-upload-pack says first and tells whether it speaks protocol v2.
+func skipGreeting(w wire) (v2 bool, err error) {
+	lines := newPktReader(w.greeting(), maxList)
+	first, ok, err := lines.text()
+	if err != nil || !ok {
+		return false, orSilent(err)
+	}
+	return first == "version 2", skipLines(lines)
+}
+
+// readPack takes the pack out of an answer: lines about shallow commits and common ones, then side bands
+// (gitprotocol-pack), or the sections of protocol v2, which hold the same.
 func readPack(body io.Reader, limit int64) ([]byte, error) {
 	// Each line of the side band costs five bytes; a remote that sends many short ones is cut off too.
-	capped := &io.LimitedReader{R: body, N: limit + limit/8 + 64<<10}
-	scanner := pktline.NewScanner(capped)
+	lines := newPktReader(body, limit+limit/8+64<<10)
 	var pack bytes.Buffer
-	for scanner.Scan() {
-		line := scanner.Bytes()
+	for {
+		line, kind, err := lines.next()
 		switch {
-		case len(line) == 0, bytes.HasPrefix(line, []byte("shallow ")), bytes.HasPrefix(line, []byte("unshallow ")),
-			bytes.HasPrefix(line, []byte("NAK")), bytes.HasPrefix(line, []byte("ACK ")):
+		case errors.Is(err, io.EOF), kind == aFlush && pack.Len() > 0:
+			return pack.Bytes(), nil
+		case err != nil:
+			return nil, fmt.Errorf("read pack: %w", err)
+		case kind != aLine, len(line) == 0, isNotice(line):
 		case line[0] == 1:
 			pack.Write(line[1:])
 		case line[0] == 2: // progress, for people
@@ -91,13 +185,18 @@ func readPack(body io.Reader, limit int64) ([]byte, error) {
 			return nil, fmt.Errorf("%w: the pack has more than %d bytes", ErrTooLarge, limit)
 		}
 	}
-	switch err := scanner.Err(); {
-	case capped.N <= 0:
-		return nil, fmt.Errorf("%w: the answer has more than %d bytes", ErrTooLarge, limit)
-	case err != nil:
-		return nil, fmt.Errorf("read pack: %w", err)
+}
+
+// isNotice tells lines that a client which keeps no repository, and says everything at once, need not act on.
+func isNotice(line []byte) bool {
+	for _, start := range []string{
+		"shallow ", "unshallow ", "NAK", "ACK ", "ready", "acknowledgments\n", "shallow-info\n", "packfile\n",
+	} {
+		if bytes.HasPrefix(line, []byte(start)) {
+			return true
+		}
 	}
-	return pack.Bytes(), nil
+	return false
 }
 
 func packSum(body []byte) []byte {

@@ -460,10 +460,11 @@ func FuzzParsePack(f *testing.F) {
 
 func FuzzAdvertisement(f *testing.F) {
 	f.Add([]byte(pkt("# service=git-upload-pack\n") + "0000" + pkt(strings.Repeat("a", 40)+" refs/heads/x\x00caps\n") + "0000"))
-	f.Fuzz(func(_ *testing.T, data []byte) {
-		if lines, err := advertised(data); err == nil {
-			_, _ = findRef(lines, "refs/heads/x")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if rest, err := skipService(bytes.NewReader(data), uploadPack); err == nil {
+			_, _ = listOver(t.Context(), &httpWire{remote: &Remote{}, first: rest}, []string{"refs/"}, 1<<20, keepAll([]string{"refs/"}, map[string]Hash{}))
 		}
+		_, _ = readStatus(newPktReader(bytes.NewReader(data), 1<<20))
 		_, _ = readPack(bytes.NewReader(data), 1<<20)
 	})
 }

@@ -1,5 +1,5 @@
-// This file asks a remote over smart HTTP what a reference is at: one small request, answered with 304 by the hub when
-// nothing changed. A foreign server is asked by protocol v2 for the one reference (gitprotocol-v2, "ls-refs").
+// This file asks a remote what its references are at. The hub answers an agent's poll with 304 where nothing changed;
+// a foreign server is asked by protocol v2 for what is wanted only (gitprotocol-v2, "ls-refs").
 
 package gitrepo
 
@@ -9,21 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-)
-
-// Errors that callers may tell apart.
-var (
-	// ErrDenied: the remote does not accept the credential, or not for this repository.
-	ErrDenied = errors.New("access denied")
-	// ErrTooLarge: the remote sent more than the limits allow.
-	ErrTooLarge = errors.New("too large")
 )
 
 // Limits bound what is taken from a remote, whatever it sends.
@@ -33,7 +21,7 @@ type Limits struct {
 	InflatedBytes int64
 	// Objects bounds their number.
 	Objects int
-	// Timeout bounds one whole request.
+	// Timeout bounds one whole request, or one chunk of a push.
 	Timeout time.Duration
 }
 
@@ -41,20 +29,25 @@ type Limits struct {
 var DefaultLimits = Limits{PackBytes: 16 << 20, InflatedBytes: 32 << 20, Objects: 1000, Timeout: time.Minute}
 
 const (
-	// maxAdvertisement bounds the answer to a poll, in bytes: about ten thousand references.
-	maxAdvertisement = 1 << 20
-	userAgent        = "certferry"
+	// maxPoll bounds the answer to a poll, in bytes: about a hundred thousand references of a remote that cannot be
+	// asked for one. They are looked at one by one and not kept.
+	maxPoll = 8 << 20
+	// maxList bounds a whole list of references, in bytes, and maxRefs how many of them are kept.
+	maxList = 64 << 20
+	maxRefs = 200_000
 )
 
-// Remote is a repository behind smart HTTP. It follows no redirect and is safe for concurrent use.
+// Remote is a repository elsewhere, over smart HTTP or ssh. It follows no redirect and is safe for concurrent use.
 type Remote struct {
-	// URL of the repository, http or https, without credentials.
+	// URL of the repository: https://host/path, ssh://user@host:port/path, or http, without a password.
 	URL string
-	// Username and Password are sent as Basic authentication where Password is set.
+	// Username and Password are sent as Basic authentication where Password is set; a token is a password.
 	Username string
 	Password string
 	// HTTP is used for its transport; nil for the default one.
-	HTTP   *http.Client
+	HTTP *http.Client
+	// SSH is needed for ssh URLs.
+	SSH    *SSH
 	Limits Limits
 }
 
@@ -74,174 +67,157 @@ type Tip struct {
 func (r *Remote) Poll(ctx context.Context, ref, etag string) (Tip, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Limits.Timeout)
 	defer cancel()
-	header := http.Header{"Git-Protocol": {"version=2"}}
-	if etag != "" {
-		header.Set("If-None-Match", etag)
-	}
-	answer, err := r.do(ctx, http.MethodGet, "/info/refs?service=git-upload-pack", header, nil)
-	tip := Tip{RetryAfter: retryAfter(answer)}
-	if err != nil {
-		return tip, fmt.Errorf("poll remote: %w", err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	if answer.StatusCode == http.StatusNotModified {
-		tip.NotModified, tip.ETag = true, etag
-		return tip, nil
-	}
-	body, err := readCapped(answer.Body, maxAdvertisement)
-	if err != nil {
-		return tip, fmt.Errorf("poll remote: read references: %w", err)
-	}
-	lines, err := advertised(body)
-	if err != nil {
-		return tip, fmt.Errorf("poll remote: %w", err)
-	}
-	if len(lines) > 0 && lines[0] == "version 2" {
-		tip.Hash, err = r.lsRefs(ctx, ref)
+	var tip Tip
+	var err error
+	if r.overSSH() {
+		err = r.list(ctx, []string{ref}, maxPoll, keepOne(ref, &tip.Hash))
 	} else {
-		tip.ETag = answer.Header.Get("ETag")
-		tip.Hash, err = findRef(lines, ref)
+		tip, err = r.pollHTTP(ctx, ref, etag)
 	}
 	if err != nil {
-		return tip, fmt.Errorf("poll remote: %w", err)
+		return tip, fmt.Errorf("poll remote: %w", connectionFault(ctx, err))
 	}
 	return tip, nil
 }
 
-// lsRefs asks a server of protocol v2 for one reference.
-func (r *Remote) lsRefs(ctx context.Context, ref string) (Hash, error) {
-	var body bytes.Buffer
-	body.WriteString(pkt("command=ls-refs\n") + "0001" + pkt("ref-prefix "+ref+"\n") + "0000")
-	header := http.Header{
-		"Git-Protocol": {"version=2"}, "Content-Type": {"application/x-git-upload-pack-request"},
-		"Accept": {"application/x-git-upload-pack-result"},
+func (r *Remote) pollHTTP(ctx context.Context, ref, etag string) (Tip, error) {
+	header := http.Header{"Git-Protocol": {"version=2"}}
+	if etag != "" {
+		header.Set("If-None-Match", etag)
 	}
-	answer, err := r.do(ctx, http.MethodPost, "/git-upload-pack", header, &body)
+	answer, err := r.do(ctx, http.MethodGet, "/info/refs?service="+uploadPack, header, nil, 0)
+	tip := Tip{RetryAfter: retryAfter(answer)}
 	if err != nil {
-		return Hash{}, err
+		return tip, err
 	}
-	defer func() { _ = answer.Body.Close() }()
-	data, err := readCapped(answer.Body, maxAdvertisement)
-	if err != nil {
-		return Hash{}, fmt.Errorf("read references: %w", err)
+	w := &httpWire{remote: r, service: uploadPack, header: http.Header{"Git-Protocol": {"version=2"}}, bodies: []io.Closer{answer.Body}}
+	defer func() { _ = w.close(nil) }()
+	if answer.StatusCode == http.StatusNotModified {
+		tip.NotModified, tip.ETag = true, etag
+		return tip, nil
 	}
-	lines, err := pktLines(data)
-	if err != nil {
-		return Hash{}, err
+	if w.first, err = skipService(answer.Body, uploadPack); err != nil {
+		return tip, err
 	}
-	return findRef(lines, ref)
+	v2, err := listOver(ctx, w, []string{ref}, maxPoll, keepOne(ref, &tip.Hash))
+	if err == nil && !v2 {
+		tip.ETag = answer.Header.Get("ETag")
+	}
+	return tip, err
 }
 
-// do sends one request. An answer other than 200 and 304 is an error; answer is not nil then where its headers count.
-func (r *Remote) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
-	if !strings.HasPrefix(r.URL, "https://") && !strings.HasPrefix(r.URL, "http://") {
-		return nil, errors.New("the remote's URL must start with https:// or http://")
-	}
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(r.URL, "/")+path, body)
-	if err != nil {
-		return nil, errors.New("the remote's URL is not valid")
-	}
-	if req.URL.User != nil {
-		return nil, errors.New("the remote's URL must not hold credentials")
-	}
-	maps.Copy(req.Header, header)
-	req.Header.Set("User-Agent", userAgent)
-	if r.Password != "" {
-		req.SetBasicAuth(r.Username, r.Password)
-	}
-	c := http.Client{}
-	if r.HTTP != nil {
-		c = *r.HTTP
-	}
-	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	answer, err := c.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusNotModified {
-		return answer, nil
-	}
-	_ = answer.Body.Close()
-	switch answer.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return answer, ErrDenied
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return answer, errors.New("the remote redirects, which is not followed: set its final URL")
-	default:
-		return answer, fmt.Errorf("the remote answered with status %d", answer.StatusCode)
+func keepOne(ref string, into *Hash) func(string, Hash) error {
+	return func(name string, h Hash) error {
+		if name == ref {
+			*into = h
+		}
+		return nil
 	}
 }
 
-// retryAfter reads the header of RFC 9110 §10.2.3 as seconds, an hour at most.
-func retryAfter(answer *http.Response) time.Duration {
-	if answer == nil {
-		return 0
-	}
-	seconds, err := strconv.Atoi(answer.Header.Get("Retry-After"))
-	if err != nil || seconds < 0 {
-		return 0
-	}
-	return min(time.Duration(seconds)*time.Second, time.Hour)
-}
-
-// readCapped reads to the end, ErrTooLarge beyond limit.
-func readCapped(r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+// List returns the references whose names start with one of prefixes.
+func (r *Remote) List(ctx context.Context, prefixes ...string) (map[string]Hash, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Limits.Timeout)
+	defer cancel()
+	refs := map[string]Hash{}
+	err := r.list(ctx, prefixes, maxList, keepAll(prefixes, refs))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list references: %w", connectionFault(ctx, err))
 	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
-	}
-	return data, nil
+	return refs, nil
 }
 
-// pkt encodes one line (gitprotocol-common, "pkt-line").
-func pkt(line string) string { return fmt.Sprintf("%04x%s", len(line)+4, line) }
-
-// pktLines splits data into lines without their newline, up to the first flush after at least one line.
-func pktLines(data []byte) ([]string, error) {
-	scanner := pktline.NewScanner(bytes.NewReader(data))
-	var lines []string
-	for scanner.Scan() {
-		line := scanner.Bytes()
-		if len(line) == 0 {
-			if len(lines) > 0 {
-				return lines, nil
+func keepAll(prefixes []string, into map[string]Hash) func(string, Hash) error {
+	return func(name string, h Hash) error {
+		for _, p := range prefixes {
+			if strings.HasPrefix(name, p) {
+				into[name] = h
+				break
 			}
-			continue
 		}
-		lines = append(lines, strings.TrimSuffix(string(line), "\n"))
+		if len(into) > maxRefs {
+			return fmt.Errorf("%w: more than %d references", ErrTooLarge, maxRefs)
+		}
+		return nil
 	}
-	if err := scanner.Err(); err != nil {
-		return nil, fmt.Errorf("the remote does not speak Git: %w", err)
-	}
-	return lines, nil
 }
 
-// advertised returns the lines of an advertisement without the line that names the service.
-func advertised(body []byte) ([]string, error) {
-	service := pkt("# service=git-upload-pack\n")
-	rest, ok := bytes.CutPrefix(body, []byte(service))
-	if !ok && !bytes.HasPrefix(body, []byte(pkt("version 2\n"))) {
-		return nil, errors.New("the remote does not speak Git's smart HTTP: check its URL")
+func (r *Remote) list(ctx context.Context, prefixes []string, limit int64, keep func(string, Hash) error) error {
+	w, err := r.connect(ctx, uploadPack, true)
+	if err != nil {
+		return err
 	}
-	return pktLines(rest)
+	_, err = listOver(ctx, w, prefixes, limit, keep)
+	return w.close(err)
 }
 
-// findRef finds ref in lines of "hash name", zero where it is not there.
-func findRef(lines []string, ref string) (Hash, error) {
-	for _, line := range lines {
-		line, _, _ = strings.Cut(line, "\x00")
-		hash, name, ok := strings.Cut(line, " ")
-		if !ok || name != ref {
-			continue
-		}
-		h, err := ParseHash(hash)
-		if err != nil {
-			return Hash{}, fmt.Errorf("read references: %w", err)
-		}
-		return h, nil
+// listOver reads the greeting of git-upload-pack and gives its references to keep; where it is one of protocol v2 it
+// asks for those with prefixes.
+func listOver(ctx context.Context, w wire, prefixes []string, limit int64, keep func(string, Hash) error) (v2 bool, err error) {
+	lines := newPktReader(w.greeting(), limit)
+	first, ok, err := lines.text()
+	switch {
+	case err != nil || !ok:
+		return false, orSilent(err)
+	case first != "version 2":
+		// Closing an ssh conversation here is what git does too; HTTP has none.
+		return false, readRefs(lines, first, keep)
 	}
-	return Hash{}, nil
+	if err := skipLines(lines); err != nil { // what the server is able to do
+		return true, err
+	}
+	var body bytes.Buffer
+	body.WriteString(pkt("command=ls-refs\n") + pkt("agent="+userAgent+"\n") + "0001")
+	for _, p := range prefixes {
+		body.WriteString(pkt("ref-prefix " + p + "\n"))
+	}
+	body.WriteString("0000")
+	answer, err := w.ask(ctx, &body, int64(body.Len()))
+	if err != nil {
+		return true, err
+	}
+	lines = newPktReader(answer, limit)
+	first, ok, err = lines.text()
+	if err != nil || !ok {
+		return true, err
+	}
+	return true, readRefs(lines, first, keep)
+}
+
+// orSilent is the fault of a remote that ended, or said nothing, where it should have begun.
+func orSilent(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return errors.New("the remote does not speak Git: check its URL")
+	}
+	return err
+}
+
+func skipLines(lines *pktReader) error {
+	for {
+		if _, ok, err := lines.text(); err != nil || !ok {
+			return err
+		}
+	}
+}
+
+// readRefs reads lines of "hash name", the first of which was read already, up to the flush.
+func readRefs(lines *pktReader, line string, keep func(string, Hash) error) error {
+	for ok := true; ok; {
+		if !strings.HasPrefix(line, "shallow ") {
+			text, _, _ := strings.Cut(line, "\x00")
+			digits, name, cut := strings.Cut(text, " ")
+			h, err := ParseHash(digits)
+			if !cut || err != nil {
+				return errors.New("the remote does not speak Git: a reference is malformed")
+			}
+			if err := keep(name, h); err != nil {
+				return err
+			}
+		}
+		var err error
+		if line, ok, err = lines.text(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
