@@ -242,7 +242,7 @@ func (p *pusher) note(s pushStatus, notes string) error {
 		case s.moved[ref] && !refused:
 			p.chunk[i].Err = nil
 		case refused:
-			p.chunk[i].Err = refusal(reason, notes)
+			p.chunk[i].Err = refusal(ref, reason, notes)
 		default:
 			p.chunk[i].Err = fmt.Errorf("%w: it does not say why", ErrRejected)
 		}
@@ -251,8 +251,15 @@ func (p *pusher) note(s pushStatus, notes string) error {
 }
 
 // refusal sorts the reasons that git gives for a reference.
-func refusal(reason, notes string) error {
+func refusal(ref, reason, notes string) error {
 	low := strings.ToLower(reason)
+	if strings.Contains(low, "atomic") {
+		// All references get this reason; what git says beside it names the one that could not move.
+		if !strings.Contains(notes, "'"+ref+"'") {
+			return fmt.Errorf("%w: it goes together with another one that was refused: %s", ErrRejected, notes)
+		}
+		low = strings.ToLower(notes)
+	}
 	for _, sign := range []string{
 		"but expected", "reference already exists", "incorrect old value", "fetch first", "failed to update ref",
 		"failed to lock", "cannot lock ref", "stale",
@@ -261,14 +268,10 @@ func refusal(reason, notes string) error {
 			return fmt.Errorf("%w: somebody else moved it on the remote", ErrStale)
 		}
 	}
-	text := said(reason)
-	if notes != "" && !strings.Contains(low, "atomic") {
-		text += ": " + notes
-	}
 	if err := serverFault(reason + " " + notes); errors.Is(err, ErrFull) || errors.Is(err, ErrReadOnly) {
 		return err
 	}
-	return fmt.Errorf("%w: %s", ErrRejected, text)
+	return fmt.Errorf("%w: %s", ErrRejected, strings.TrimSuffix(said(reason)+": "+notes, ": "))
 }
 
 // bandReader gives the first side band and keeps what the remote says for people on the second.

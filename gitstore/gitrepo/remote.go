@@ -157,8 +157,10 @@ func listOver(ctx context.Context, w wire, prefixes []string, limit int64, keep 
 	lines := newPktReader(w.greeting(), limit)
 	first, ok, err := lines.text()
 	switch {
-	case err != nil || !ok:
+	case err != nil:
 		return false, orSilent(err)
+	case !ok: // an empty repository
+		return false, nil
 	case first != "version 2":
 		// Closing an ssh conversation here is what git does too; HTTP has none.
 		return false, readRefs(lines, first, keep)
