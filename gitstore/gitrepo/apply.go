@@ -175,8 +175,17 @@ func (b *batch) update(u *Update) (Hash, error) {
 	case u.Incoming != nil:
 		return u.To, b.take(u.Incoming, u.To)
 	}
-	_, err := b.repo.Commit(u.To)
+	_, err := b.standing(u.To)
 	return u.To, err
+}
+
+// standing returns a commit that is part of the repository: not one that was pruned and that a cache or a request
+// under way still knows.
+func (b *batch) standing(h Hash) (*Commit, error) {
+	if !b.repo.packs.has(h) {
+		return nil, notExist("commit %s", h)
+	}
+	return b.repo.Commit(h)
 }
 
 // commit makes the objects of one update.
@@ -187,7 +196,7 @@ func (b *batch) commit(u *Update) (Hash, error) {
 	}
 	var base Hash
 	if !u.Base.IsZero() {
-		c, err := b.repo.Commit(u.Base)
+		c, err := b.standing(u.Base)
 		if err != nil {
 			return Hash{}, fmt.Errorf("base: %w", err)
 		}
@@ -219,7 +228,7 @@ func (b *batch) parent(u *Update, p Hash) error {
 	if u.Incoming != nil {
 		return b.take(u.Incoming, p)
 	}
-	_, err := b.repo.Commit(p)
+	_, err := b.standing(p)
 	return err
 }
 

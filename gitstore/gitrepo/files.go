@@ -9,7 +9,57 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 )
+
+// diskTrace, if a test sets it, is told each step whose loss in a power cut would matter, after it was done: create,
+// sync, rename, remove and syncdir, with the paths that it was done to.
+var diskTrace atomic.Pointer[func(step string, paths ...string)]
+
+func trace(step string, paths ...string) {
+	if fn := diskTrace.Load(); fn != nil {
+		(*fn)(step, paths...)
+	}
+}
+
+// createTemp makes a new file in dir.
+func createTemp(dir, pattern string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err == nil {
+		trace("create", f.Name())
+	}
+	return f, err
+}
+
+// syncFile makes what was written to f survive a power cut.
+func syncFile(f *os.File) error {
+	err := f.Sync()
+	if err == nil {
+		trace("sync", f.Name())
+	}
+	return err
+}
+
+// rename gives a file its final name, replacing what had it.
+func rename(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		trace("rename", from, to)
+	}
+	return err
+}
+
+// remove removes a file that may be absent.
+func remove(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		trace("remove", path)
+	}
+	return err
+}
 
 // syncDir makes renames in dir survive a power cut.
 func syncDir(dir string) error {
@@ -20,6 +70,7 @@ func syncDir(dir string) error {
 	if err := errors.Join(d.Sync(), d.Close()); err != nil {
 		return fmt.Errorf("sync folder %s: %w", dir, err)
 	}
+	trace("syncdir", dir)
 	return nil
 }
 
@@ -34,12 +85,15 @@ func writeFile(path string, write func(io.Writer) error) (moved bool, err error)
 	if err != nil {
 		return false, fmt.Errorf("lock %s: %w", filepath.Base(path), err)
 	}
-	err = errors.Join(write(f), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(lock, path)
+	trace("create", lock)
+	if err = write(f); err == nil {
+		err = syncFile(f)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = rename(lock, path)
 	}
 	if err != nil {
-		return false, errors.Join(fmt.Errorf("write %s: %w", filepath.Base(path), err), os.Remove(lock))
+		return false, errors.Join(fmt.Errorf("write %s: %w", filepath.Base(path), err), remove(lock))
 	}
 	return true, syncDir(filepath.Dir(path))
 }
@@ -48,9 +102,7 @@ func writeFile(path string, write func(io.Writer) error) (moved bool, err error)
 func removeAll(names ...string) error {
 	var errs []error
 	for _, name := range names {
-		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, remove(name))
 	}
 	return errors.Join(errs...)
 }

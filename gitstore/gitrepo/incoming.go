@@ -210,7 +210,10 @@ func (w *takeWalk) tree(h Hash, depth int) error {
 }
 
 func (w *takeWalk) add(h Hash) error {
-	o := w.in.objects[h]
+	o, ok := w.in.objects[h]
+	if !ok { // it was pruned a moment ago
+		return notExist("object %s", h)
+	}
 	_, err := w.batch.add(o.kind, o.data, true)
 	return err
 }

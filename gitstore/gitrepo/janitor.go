@@ -44,7 +44,7 @@ func (r *Repo) clean() error {
 		if filepath.Base(path) == lockName {
 			continue
 		}
-		if err := os.Remove(path); ignoreMissing(err) != nil {
+		if err := remove(path); err != nil {
 			return err
 		}
 		r.opt.Logger.Warn("removed what a killed process left behind", "file", path)

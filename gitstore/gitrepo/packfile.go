@@ -240,7 +240,7 @@ func (p *pack) close() error { return p.file.Close() }
 
 // remove deletes the pack's files, index first, so that no reader sees an index without its pack.
 func (p *pack) remove() error {
-	if err := os.Remove(p.base + ".idx"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := remove(p.base + ".idx"); err != nil {
 		return err
 	}
 	siblings, err := filepath.Glob(p.base + ".*")
@@ -248,7 +248,7 @@ func (p *pack) remove() error {
 		return err
 	}
 	for _, name := range siblings {
-		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := remove(name); err != nil {
 			return err
 		}
 	}

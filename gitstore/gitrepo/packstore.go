@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/objfile"
@@ -20,7 +21,13 @@ type packStore struct {
 
 	mu    sync.RWMutex
 	packs []*pack
+	// retired packs are gone from disk; requests that were under way when they were replaced still read them.
+	retired []*pack
+	timers  []*time.Timer
 }
+
+// retiredFor is how long a request may take that reads what was pruned in the meantime.
+const retiredFor = 10 * time.Minute
 
 // openPackStore opens all packs below the folder objects.
 func openPackStore(objects string) (*packStore, error) {
@@ -46,10 +53,13 @@ func (s *packStore) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, p := range s.packs {
+	for _, t := range s.timers {
+		t.Stop()
+	}
+	for _, p := range slices.Concat(s.packs, s.retired) {
 		errs = append(errs, p.close())
 	}
-	s.packs = nil
+	s.packs, s.retired, s.timers = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -68,13 +78,37 @@ func (s *packStore) drop(gone ...*pack) error {
 	// Nobody reads outside of the lock, so nobody holds a dropped pack any more.
 	errs := make([]error, 0, 2*len(gone)+1)
 	// A multi-pack index would name the packs that go; git makes it anew when asked to.
-	if err := os.Remove(filepath.Join(s.dir(), "multi-pack-index")); !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, err)
-	}
+	errs = append(errs, remove(filepath.Join(s.dir(), "multi-pack-index")))
 	for _, p := range gone {
 		errs = append(errs, p.close(), p.remove())
 	}
 	return errors.Join(errs...)
+}
+
+// retire deletes the files of packs, but goes on reading them for a while.
+func (s *packStore) retire(gone ...*pack) error {
+	s.mu.Lock()
+	s.packs = slices.DeleteFunc(slices.Clone(s.packs), func(p *pack) bool { return slices.Contains(gone, p) })
+	s.retired = append(slices.Clone(s.retired), gone...)
+	s.timers = append(s.timers, time.AfterFunc(retiredFor, func() { s.forget(gone) }))
+	s.mu.Unlock()
+	errs := []error{remove(filepath.Join(s.dir(), "multi-pack-index"))}
+	for _, p := range gone {
+		errs = append(errs, p.remove())
+	}
+	return errors.Join(append(errs, syncDir(s.dir()))...)
+}
+
+// forget closes retired packs.
+func (s *packStore) forget(gone []*pack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range gone {
+		if i := slices.Index(s.retired, p); i >= 0 {
+			s.retired = slices.Delete(slices.Clone(s.retired), i, i+1)
+			_ = p.close() // it was only read
+		}
+	}
 }
 
 // list returns the packs of this moment.
@@ -86,16 +120,18 @@ func (s *packStore) list() []*pack {
 
 // lookup finds the entry of h. The caller holds the lock.
 func (s *packStore) lookup(h Hash) (*pack, *rawEntry, error) {
-	for _, p := range s.packs {
-		if i, ok := p.idx.find(h); ok {
-			e, err := p.entryAt(i)
-			return p, e, err
+	for _, packs := range [][]*pack{s.packs, s.retired} {
+		for _, p := range packs {
+			if i, ok := p.idx.find(h); ok {
+				e, err := p.entryAt(i)
+				return p, e, err
+			}
 		}
 	}
 	return nil, nil, notExist("object %s", h)
 }
 
-// has tells whether h is there.
+// has tells whether h is there to stay: what only a retired pack holds is not.
 func (s *packStore) has(h Hash) bool {
 	s.mu.RLock()
 	for _, p := range s.packs {
@@ -109,7 +145,7 @@ func (s *packStore) has(h Hash) bool {
 	return err == nil
 }
 
-// object returns the type and bytes of h, as they are: the hash is not checked.
+// object returns the type and bytes of h, as they are: see Repo.object for checking the hash.
 func (s *packStore) object(h Hash) (plumbing.ObjectType, []byte, error) {
 	kind, data, err := s.packed(h)
 	if errors.Is(err, fs.ErrNotExist) {

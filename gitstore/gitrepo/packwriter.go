@@ -43,7 +43,7 @@ type packWriter struct {
 }
 
 func newPackWriter(dir string) (*packWriter, error) {
-	f, err := os.CreateTemp(dir, "tmp_pack_")
+	f, err := createTemp(dir, "tmp_pack_")
 	if err != nil {
 		return nil, fmt.Errorf("create pack: %w", err)
 	}
@@ -68,8 +68,8 @@ func (w *packWriter) add(h Hash, e *rawEntry) error {
 
 // abort removes what was written.
 func (w *packWriter) abort() {
-	_ = w.file.Close()           // nothing of it is wanted
-	_ = os.Remove(w.file.Name()) // and the janitor takes what stays
+	_ = w.file.Close()        // nothing of it is wanted
+	_ = remove(w.file.Name()) // and the janitor takes what stays
 }
 
 // finish puts pack and index in place, safe against power loss, and opens them.
@@ -90,7 +90,7 @@ func (w *packWriter) place() (*pack, error) {
 	if err := w.file.Chmod(0o400); err != nil {
 		return nil, err
 	}
-	if err := w.file.Sync(); err != nil {
+	if err := syncFile(w.file); err != nil {
 		return nil, err
 	}
 	tmpIdx, err := w.writeIndex(sum)
@@ -99,7 +99,7 @@ func (w *packWriter) place() (*pack, error) {
 	}
 	base := filepath.Join(w.dir, "pack-"+sum.String())
 	// Git looks for an index first: by the time there is one, its pack must be complete.
-	err = errors.Join(os.Rename(w.file.Name(), base+".pack"), os.Rename(tmpIdx, base+".idx"), syncDir(w.dir))
+	err = errors.Join(rename(w.file.Name(), base+".pack"), rename(tmpIdx, base+".idx"), syncDir(w.dir))
 	if err != nil {
 		return nil, errors.Join(err, removeAll(tmpIdx, base+".idx", base+".pack"))
 	}
@@ -132,15 +132,15 @@ func (w *packWriter) writeIndex(sum Hash) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := os.CreateTemp(w.dir, "tmp_idx_")
+	f, err := createTemp(w.dir, "tmp_idx_")
 	if err != nil {
 		return "", err
 	}
 	buf := bufio.NewWriterSize(f, 1<<16)
 	_, err = idxfile.NewEncoder(buf).Encode(index)
-	err = errors.Join(err, buf.Flush(), f.Chmod(0o400), f.Sync(), f.Close())
+	err = errors.Join(err, buf.Flush(), f.Chmod(0o400), syncFile(f), f.Close())
 	if err != nil {
-		return "", errors.Join(err, os.Remove(f.Name()))
+		return "", errors.Join(err, remove(f.Name()))
 	}
 	return f.Name(), nil
 }

@@ -47,7 +47,9 @@ type Repo struct {
 	refs   atomic.Pointer[refState]
 	write  sync.Mutex // held by the one writer
 	closed bool       // under write
-	stamp  fileStamp  // of packed-refs, under write
+	// pruning is set while a prune looks for garbage: packs must not be merged meanwhile. Under write.
+	pruning bool
+	stamp   fileStamp // of packed-refs, under write
 }
 
 // Open opens the bare repository in dir and makes it if it is absent. It takes the process lock (ErrLocked if
@@ -77,7 +79,7 @@ func (r *Repo) open() error {
 	if err := r.takeLock(); err != nil {
 		return err
 	}
-	if err := r.clean(); err != nil {
+	if err := errors.Join(r.clean(), r.finishPrune()); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	if err := r.layOut(); err != nil {

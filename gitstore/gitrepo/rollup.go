@@ -15,7 +15,7 @@ const rollUpFrom = 32
 // logged: the batch that came before is safe.
 func (r *Repo) rollUp() {
 	all := r.packs.list()
-	if len(all) < rollUpFrom {
+	if len(all) < rollUpFrom || r.pruning {
 		return
 	}
 	packs := mergeable(all)
@@ -54,7 +54,7 @@ func (r *Repo) merge(packs []*pack) error {
 	}
 	seen := map[Hash]struct{}{}
 	for _, p := range packs {
-		if err := r.copyPack(w, p, seen); err != nil {
+		if err := r.copyPack(w, p, seen, func(int) bool { return true }); err != nil {
 			w.abort()
 			return fmt.Errorf("merge pack %s: %w", filepath.Base(p.base), err)
 		}
@@ -67,11 +67,13 @@ func (r *Repo) merge(packs []*pack) error {
 	return r.packs.drop(slices.DeleteFunc(packs, func(p *pack) bool { return p.base == merged.base })...)
 }
 
-// copyPack adds what is in p to w, in the order of p.
-func (r *Repo) copyPack(w *packWriter, p *pack, seen map[Hash]struct{}) error {
-	order := make([]int, p.idx.count)
-	for i := range order {
-		order[i] = i
+// copyPack adds what is in p and wanted, by its position in the index, to w, in the order of p.
+func (r *Repo) copyPack(w *packWriter, p *pack, seen map[Hash]struct{}, wanted func(int) bool) error {
+	var order []int
+	for i := range p.idx.count {
+		if wanted(i) {
+			order = append(order, i)
+		}
 	}
 	slices.SortFunc(order, func(a, b int) int { return int(min(max(p.idx.offset(a)-p.idx.offset(b), -1), 1)) })
 	for _, i := range order {
