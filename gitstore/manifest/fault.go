@@ -129,13 +129,20 @@ func Faults(err error) []Fault {
 	if what, rest, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(what, "decode ") {
 		text = rest
 	}
-	if rest, ok := strings.CutPrefix(text, "line "); ok {
-		digits, message, _ := strings.Cut(rest, ": ")
-		if line, err := strconv.Atoi(digits); err == nil {
-			return []Fault{{Line: line, Message: message}}
-		}
+	rest, ok := strings.CutPrefix(text, "line ")
+	if !ok {
+		return []Fault{{Message: text}}
 	}
-	return []Fault{{Message: text}}
+	var all []Fault
+	for part := range strings.SplitSeq(rest, "; line ") {
+		digits, message, _ := strings.Cut(part, ": ")
+		line, err := strconv.Atoi(digits)
+		if err != nil {
+			return []Fault{{Message: text}}
+		}
+		all = append(all, Fault{Line: line, Message: message})
+	}
+	return all
 }
 
 // LineOf finds the line of a key such as deployments[1].target in a document, as far as the document has it; 0 where

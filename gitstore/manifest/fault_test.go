@@ -11,8 +11,9 @@ import (
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ text, want string }{
-		"syntax":      {"apiVersion: certferry/v1\n\tkind: x\n", "[2 ]"},
-		"unknown key": {"apiVersion: certferry/v1\nkind: Certificate\nname: a\nnames: [a.test]\nissuer: x\ncolour: red\n", "[6 ]"},
+		"syntax":           {"apiVersion: certferry/v1\n\tkind: x\n", "[2 ]"},
+		"unknown key":      {"apiVersion: certferry/v1\nkind: Certificate\nname: a\nnames: [a.test]\nissuer: x\ncolour: red\n", "[6 ]"},
+		"two unknown keys": {"kind: Certificate\ncolour: red\nname: a\nsize: 3\n", "[2  4 ]"},
 		"two faults": {
 			"apiVersion: certferry/v1\nkind: Certificate\nname: a\nnames:\n  - a.test\n  - '*'\nissuer: x\nkeyType: dsa\n",
 			"[6 names[1] 8 keyType]",

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -111,13 +112,16 @@ func plain(node *yaml.Node) error {
 	return nil
 }
 
+// unknownKey is how the library puts it.
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type [\w.]+`)
+
 // oneLine keeps the library's list of errors, and what it repeats of the file, within one printable line.
 func oneLine(err error) error {
 	text := err.Error()
 	if list := (*yaml.TypeError)(nil); errors.As(err, &list) {
 		text = strings.Join(list.Errors, "; ")
 	}
-	text = strings.TrimPrefix(text, "yaml: ")
+	text = unknownKey.ReplaceAllString(strings.TrimPrefix(text, "yaml: "), `unknown key "$1"`)
 	text = strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {
 			return '\ufffd'

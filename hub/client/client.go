@@ -227,3 +227,6 @@ func StatusOf(err error) int {
 	}
 	return 0
 }
+
+// BaseURL is the hub's address.
+func (c *Client) BaseURL() string { return c.base.String() }

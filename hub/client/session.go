@@ -111,3 +111,20 @@ func (c *Client) setRefreshToken(token string) {
 	}
 	c.jar.SetCookies(c.refreshURL(), []*http.Cookie{ck})
 }
+
+// GitCredential answers the name and the password that the hub's Git door takes: the account and an access token, which
+// is refreshed where it has expired.
+func (c *Client) GitCredential(ctx context.Context) (user, password string, err error) {
+	me, err := c.Me(ctx) // refreshes an expired token
+	if err != nil {
+		return "", "", err
+	}
+	c.mu.Lock()
+	session := c.session
+	c.mu.Unlock()
+	if session != nil {
+		return me.Name, session.AccessToken, nil
+	}
+	password, err = c.token(ctx)
+	return me.Name, password, err
+}

@@ -8,6 +8,7 @@ import (
 	"github.com/certferry/certferry/gitstore/gitserve"
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
 )
 
 // gitAuth knows the callers of the Git door.
@@ -36,7 +37,8 @@ func (a gitAccess) Authorize(ctx context.Context, username, password string) (gi
 		own := manifest.ServerBranch(caller.Name)
 		return gitserve.Grant{Name: "agent:" + caller.Name, Refs: []string{own}, Head: own}, nil
 	case hub.Person:
-		return gitserve.Grant{Name: caller.Name, All: true, Head: manifest.MainBranch}, nil
+		pushes := caller.Role == apiv1.RoleOperator || caller.Role == apiv1.RoleAdmin
+		return gitserve.Grant{Name: caller.Name, All: true, Head: manifest.MainBranch, Push: pushes}, nil
 	case hub.Anonymous:
 	}
 	return gitserve.Grant{}, gitserve.ErrDenied

@@ -66,6 +66,10 @@ type Config struct {
 	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
 	CredentialsDir string `yaml:"credentials_dir"`
 
+	// AllowUnsignedIntent lets commits on remotes count that no operator signed. Otherwise each needs the signature of a
+	// key in the folder operators below DataDir.
+	AllowUnsignedIntent bool `yaml:"allow_unsigned_intent"`
+
 	// Workers is how many certificates are ordered at once; 8 by default.
 	Workers int `yaml:"workers"`
 	// ReconcileInterval is the longest time between two passes of the reconcile loop; 10s by default.

@@ -21,6 +21,7 @@ import (
 	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/gitserve"
+	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub/internal/auth"
 	"github.com/certferry/certferry/hub/internal/database"
 	"github.com/certferry/certferry/hub/internal/httpapi"
@@ -119,9 +120,10 @@ func (h *Hub) wire() error {
 	if h.auth, err = auth.New(auth.Config{Store: h.db, SigningKey: tokenKey, Now: h.opt.Now}); err != nil {
 		return err
 	}
+	drivers := newIssuers(&h.cfg, h.opt.Now, h.opt.Logger)
 	h.reconciler, err = reconcile.New(reconcile.Config{
 		Store: h.store, Repo: h.store.Repo(), Data: h.db,
-		Issuer:      newIssuers(&h.cfg, h.opt.Now, h.opt.Logger).driver,
+		Issuer:      drivers.driver,
 		Credentials: h.cfg.credential, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
 		Workers: h.cfg.Workers, Interval: h.cfg.ReconcileInterval, Now: h.opt.Now, Logger: h.opt.Logger,
 	})
@@ -130,7 +132,9 @@ func (h *Hub) wire() error {
 	}
 	wishes, err := intent.New(intent.Config{
 		Store: h.store, Files: h.store.Repo(), Jobs: h.db, Audit: h.db, Domain: h.cfg.EmailDomain,
-		Changed: h.reconciler.Trigger, Now: h.opt.Now,
+		Receiver: h.store, Alerts: h.db, SignedRemotes: !h.cfg.AllowUnsignedIntent, Signers: operatorKeys(h.cfg.paths().operators()),
+		CheckIssuer: func(i *manifest.Issuer) error { _, err := drivers.driver(i); return err },
+		Changed:     h.reconciler.Trigger, Now: h.opt.Now,
 	})
 	if err != nil {
 		return err
@@ -141,7 +145,9 @@ func (h *Hub) wire() error {
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
 		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, RenewAt: reconcile.RenewAt, Changed: h.reconciler.Trigger,
-		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Logger: h.opt.Logger}), Console: pages,
+		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
+			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,
+		}), Console: pages,
 		PublicURL: h.publicURL, RepoID: h.keys.keyring.RepoID, RootKey: string(h.keys.rootArmor),
 		RootFingerprint: h.keys.root.Fingerprint(), Version: h.opt.Version, HeartbeatInterval: h.cfg.HeartbeatInterval,
 		Now: h.opt.Now, Logger: h.opt.Logger,

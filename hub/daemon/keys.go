@@ -35,6 +35,7 @@ func (p paths) repo() string       { return filepath.Join(p.dir, "repo.git") }
 func (p paths) database() string   { return filepath.Join(p.dir, "certferry.db") }
 func (p paths) privateCA() string  { return filepath.Join(p.dir, "privateca") }
 func (p paths) acme() string       { return filepath.Join(p.dir, "acme") }
+func (p paths) operators() string  { return filepath.Join(p.dir, "operators") }
 func (p paths) lock() string       { return filepath.Join(p.dir, "hub.lock") }
 
 // unfinished marks a folder in which Init did not come to its end.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
 )
 
@@ -54,12 +56,20 @@ type Audit interface {
 	AuditHead(ctx context.Context) (string, error)
 }
 
-// Config is what a Service needs; everything is required.
+// Config is what a Service needs; everything is required but Signers.
 type Config struct {
 	Store Store
 	Files Files
 	Jobs  Jobs
 	Audit Audit
+	// Receiver takes pushes, Alerts tells people of those that were refused.
+	Receiver Receiver
+	Alerts   Alerts
+	// CheckIssuer says why an issuer cannot be used, as by a CA that the configuration does not allow.
+	CheckIssuer func(*manifest.Issuer) error
+	// SignedRemotes says that commits on remotes count only if one of Signers signed them; nil for nobody.
+	SignedRemotes bool
+	Signers       func() ([]*seal.PublicKey, error)
 	// Domain ends the addresses of commit authors.
 	Domain string
 	// Changed is called after each change, to have it reconciled soon.
@@ -73,7 +83,8 @@ type Service struct{ cfg Config }
 // New checks cfg.
 func New(cfg Config) (*Service, error) {
 	switch {
-	case cfg.Store == nil, cfg.Files == nil, cfg.Jobs == nil, cfg.Audit == nil:
+	case cfg.Store == nil, cfg.Files == nil, cfg.Jobs == nil, cfg.Audit == nil,
+		cfg.Receiver == nil, cfg.Alerts == nil, cfg.CheckIssuer == nil:
 		return nil, errors.New("make intent service: a service is missing")
 	case cfg.Domain == "", cfg.Changed == nil, cfg.Now == nil:
 		return nil, errors.New("make intent service: domain, change signal or clock is missing")

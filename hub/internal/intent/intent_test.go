@@ -53,6 +53,7 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) config() intent.Config {
 	return intent.Config{
 		Store: f.store, Files: f.store.Repo(), Jobs: f.db, Audit: f.db, Domain: "hub.example.com",
+		Receiver: f.store, Alerts: f.db, CheckIssuer: func(*manifest.Issuer) error { return nil },
 		Changed: func() { f.changed++ }, Now: f.clock.Now,
 	}
 }
