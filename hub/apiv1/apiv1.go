@@ -154,6 +154,8 @@ type HeartbeatRequest struct {
 	// Commit and Generation are the state the agent holds; empty and 0 before the first deployment.
 	Commit     string `json:"commit,omitempty" maxLength:"40"`
 	Generation uint64 `json:"generation,omitempty" maximum:"9007199254740991"`
+	// NewestGeneration is the newest state that the agent verified, deployed or not.
+	NewestGeneration uint64 `json:"newest_generation,omitempty" maximum:"9007199254740991"`
 	// Held says that the administrator rolled back on the server itself.
 	Held bool `json:"held,omitempty"`
 	// Status is ok, degraded or failed; Message says why in one line.

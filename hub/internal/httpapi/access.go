@@ -69,6 +69,7 @@ var access = map[string]who{
 	"get-commit":      viewers,
 	"compare-commits": viewers,
 	"list-alerts":     viewers,
+	"list-remotes":    viewers,
 
 	"list-issuers": viewers,
 	"list-jobs":    viewers,

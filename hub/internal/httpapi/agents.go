@@ -123,6 +123,7 @@ func (s *server) heartbeat(ctx context.Context, c *call, in *input[apiv1.Heartbe
 	}
 	if tip != nil {
 		reply.Commit, reply.Generation = tip.Commit, tip.Manifest.Generation
+		s.watchFreeze(ctx, c, req, reply.Generation)
 	}
 	return &output[apiv1.HeartbeatReply]{Body: reply}, nil
 }

@@ -42,6 +42,10 @@ type Config struct {
 	Changed func()
 	// Ready says why the hub is not ready to serve; nil for always ready.
 	Ready func(context.Context) error
+	// Remotes knows the Git remotes; nil for a hub without.
+	Remotes Remotes
+	// Freezes hears of each heartbeat of a server that is not held; nil for nobody to hear.
+	Freezes Freezes
 	// Git serves the repository below GitPath, which is stripped from its requests; nil for no such door.
 	Git http.Handler
 	// Console holds index.html and assets/; nil for no console.

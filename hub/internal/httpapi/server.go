@@ -67,6 +67,7 @@ func newServer(cfg Config) *server {
 	s.addOverview()
 	s.addCommits()
 	s.addAlerts()
+	s.addRemotes()
 	return s
 }
 

@@ -415,8 +415,10 @@ func mustMain(w *world) gitrepo.Hash {
 func TestUnrelated(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(w *world, other *world){
-		"another main":          func(w, other *world) { w.git(w.dir, "fetch", "-q", other.dir, "+refs/heads/*:refs/heads/*") },
-		"another hub's servers": func(w, other *world) { w.git(w.dir, "fetch", "-q", other.dir, "+refs/heads/servers/*:refs/heads/servers/*") },
+		"another main": func(w, other *world) { w.git(w.dir, "fetch", "-q", other.dir, "+refs/heads/*:refs/heads/*") },
+		"another hub's servers": func(w, other *world) {
+			w.git(w.dir, "fetch", "-q", other.dir, "+refs/heads/servers/*:refs/heads/servers/*")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
