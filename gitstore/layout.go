@@ -19,6 +19,7 @@ const (
 	serversDir      = "servers"
 	issuersDir      = "issuers"
 	issuedDir       = "issued"
+	rolloutsDir     = "rollouts"
 	certificateFile = "certificate.yaml"
 	chainFile       = "chain.pem"
 	bundleFile      = "bundle.pgp"
@@ -64,6 +65,14 @@ func decodeIssued(name string, data []byte) (*manifest.IssuedCertificate, error)
 	return v, err
 }
 
+func decodeRollout(name string, data []byte) (*manifest.Rollout, error) {
+	v, err := manifest.DecodeRollout(data)
+	if err == nil && v.Name != name {
+		return nil, errOtherName
+	}
+	return v, err
+}
+
 // checkEdit refuses a file that a Snapshot would have to report as a fault.
 func checkEdit(e gitrepo.Edit) error {
 	dir, rest, _ := strings.Cut(e.Path, "/")
@@ -82,6 +91,8 @@ func checkEdit(e gitrepo.Edit) error {
 		_, err = decodeUnless(e.Delete, decodeServer, name, e.Data)
 	case dir == issuersDir:
 		_, err = decodeUnless(e.Delete, decodeIssuer, name, e.Data)
+	case dir == rolloutsDir:
+		_, err = decodeUnless(e.Delete, decodeRollout, name, e.Data)
 	default:
 		err = errUnexpected
 	}

@@ -150,7 +150,7 @@ func (r *reception) judge() error {
 	}
 	after := &Snapshot{
 		Commit: r.push.Tip.String(), Certificates: maps.Clone(before.Certificates), Servers: maps.Clone(before.Servers),
-		Issuers: maps.Clone(before.Issuers), Issued: maps.Clone(before.Issued),
+		Issuers: maps.Clone(before.Issuers), Issued: before.Issued, Rollouts: before.Rollouts,
 	}
 	for _, c := range r.changes {
 		if err := r.file(c, after); err != nil {

@@ -19,6 +19,7 @@ type snapshotCache struct {
 	certificates folder[manifest.Certificate]
 	servers      folder[manifest.Server]
 	issuers      folder[manifest.Issuer]
+	rollouts     folder[manifest.Rollout]
 	issued       map[string]folder[manifest.IssuedCertificate] // by the two digits
 }
 
@@ -62,12 +63,14 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	snap.Certificates = values(next.certificates, snap)
 	snap.Servers = values(next.servers, snap)
 	snap.Issuers = values(next.issuers, snap)
+	snap.Rollouts = values(next.rollouts, snap)
 	snap.Issued = map[string]*manifest.IssuedCertificate{}
 	for _, shard := range next.issued {
 		collect(shard, snap.Issued, snap)
 	}
 	slices.SortFunc(snap.Faults, func(a, b Fault) int { return strings.Compare(a.Path, b.Path) })
-	c.certificates, c.servers, c.issuers, c.issued, c.last = next.certificates, next.servers, next.issuers, next.issued, snap
+	c.certificates, c.servers, c.issuers, c.rollouts = next.certificates, next.servers, next.issuers, next.rollouts
+	c.issued, c.last = next.issued, snap
 	return snap, nil
 }
 
@@ -81,6 +84,8 @@ func (s *Store) loadTop(old, next *snapshotCache, snap *Snapshot, e gitrepo.Entr
 		next.servers, err = loadFiles(s.repo, e, old.servers, decodeServer)
 	case e.Name == issuersDir && e.Dir:
 		next.issuers, err = loadFiles(s.repo, e, old.issuers, decodeIssuer)
+	case e.Name == rolloutsDir && e.Dir:
+		next.rollouts, err = loadFiles(s.repo, e, old.rollouts, decodeRollout)
 	case e.Name == issuedDir && e.Dir:
 		err = s.loadIssued(old, next, snap, e)
 	default:

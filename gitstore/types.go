@@ -19,6 +19,8 @@ type Snapshot struct {
 	Servers      map[string]*manifest.Server
 	Issuers      map[string]*manifest.Issuer
 	Issued       map[string]*manifest.IssuedCertificate
+	// Rollouts are those under way, by certificate.
+	Rollouts map[string]*manifest.Rollout
 	// Faults are the files that could not be read, sorted by path. They are left out above and hide nothing else.
 	Faults []Fault
 }

@@ -27,8 +27,12 @@ type Certificate struct {
 	// Issuer names an issuers/<name>.yaml.
 	Issuer string `yaml:"issuer"`
 	// Challenge is how control of the names is proven; unused by a private CA.
-	Challenge   *Challenge  `yaml:"challenge,omitempty"`
-	Renewal     Renewal     `yaml:"renewal,omitempty"`
+	Challenge *Challenge `yaml:"challenge,omitempty"`
+	Renewal   Renewal    `yaml:"renewal,omitempty"`
+	// Review is none, required or two-person; empty for what the hub is set to.
+	Review string `yaml:"review,omitempty"`
+	// Waves are the steps in which a new issue goes to its servers; none for what the hub is set to.
+	Waves       Waves       `yaml:"waves,omitempty"`
 	Deployments []Placement `yaml:"deployments,omitempty"`
 }
 

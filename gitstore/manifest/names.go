@@ -48,6 +48,9 @@ func ProposalOf(ref string) string {
 // CertificatePath is where the intent of a certificate stands on main.
 func CertificatePath(name string) string { return "certificates/" + name + ".yaml" }
 
+// RolloutPath is where the rollout of a certificate stands on main while it is under way.
+func RolloutPath(name string) string { return "rollouts/" + name + ".yaml" }
+
 // ServerPath is where the intent of a server stands on main.
 func ServerPath(name string) string { return "servers/" + name + ".yaml" }
 

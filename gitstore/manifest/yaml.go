@@ -174,6 +174,8 @@ func (c *Certificate) Validate() error {
 		f.addText("renewal.key", "must be new or keep")
 	}
 	f.add("renewal.pausedReason", validText(c.Renewal.PausedReason))
+	f.add("review", validReview(c.Review))
+	f.add("waves", c.Waves.validate())
 	seen := map[Placement]bool{}
 	for i, p := range c.Deployments {
 		key := fmt.Sprintf("deployments[%d]", i)
