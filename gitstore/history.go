@@ -34,7 +34,7 @@ func (s *Store) ServerHistory(server string, limit int) ([]ServerCommit, error) 
 	if err != nil {
 		return nil, err
 	}
-	log, err := s.repo.Log(h, limit)
+	log, err := s.serverLog(h, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read history of server %s: %w", server, err)
 	}

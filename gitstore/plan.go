@@ -49,12 +49,24 @@ func (p *publication) planWanted() ([]slot, error) {
 	leaves := map[string]string{}
 	for i := range p.state.Deployments {
 		w := &p.state.Deployments[i]
+		if w.Keep {
+			kept, err := p.keep(w)
+			if err != nil {
+				return nil, err
+			}
+			if other, ok := leaves[w.Certificate]; ok && other != kept.deployment.LeafSHA256 {
+				return nil, twoLeaves(w.Certificate)
+			}
+			leaves[w.Certificate] = kept.deployment.LeafSHA256
+			slots = append(slots, kept)
+			continue
+		}
 		if w.Bundle == nil || w.Bundle.Leaf == nil || w.Bundle.Key == nil {
 			return nil, fmt.Errorf("%w: certificate %s: the bundle lacks its leaf or its key", ErrInvalid, w.Certificate)
 		}
 		leaf := w.Bundle.LeafSHA256()
 		if other, ok := leaves[w.Certificate]; ok && other != leaf {
-			return nil, fmt.Errorf("%w: certificate %s is wanted with two leaves", ErrInvalid, w.Certificate)
+			return nil, twoLeaves(w.Certificate)
 		}
 		leaves[w.Certificate] = leaf
 		slots = append(slots, slot{bundle: w.Bundle, deployment: manifest.Deployment{
@@ -66,25 +78,47 @@ func (p *publication) planWanted() ([]slot, error) {
 	return slots, nil
 }
 
+func twoLeaves(certificate string) error {
+	return fmt.Errorf("%w: certificate %s is wanted with two leaves", ErrInvalid, certificate)
+}
+
+// keep repeats what the tip has of a certificate, at the wanted place.
+func (p *publication) keep(w *Wanted) (slot, error) {
+	want := manifest.Deployment{Certificate: w.Certificate, Deployer: w.Deployer, Target: w.Target}
+	have := p.before(&want)
+	if have == nil && p.tip != nil {
+		i := slices.IndexFunc(p.tip.manifest.Deployments, func(d manifest.Deployment) bool { return d.Certificate == w.Certificate })
+		if i >= 0 {
+			have = &p.tip.manifest.Deployments[i]
+		}
+	}
+	if have == nil {
+		return slot{}, fmt.Errorf("%w: certificate %s is to be kept, and the server has none", ErrInvalid, w.Certificate)
+	}
+	d := *have
+	d.Deployer, d.Target = w.Deployer, w.Target
+	return slot{deployment: d, held: p.tip}, nil
+}
+
 // planHold repeats what HoldCommit held. A leaf that differs from the present one is a step back that is meant.
 func (p *publication) planHold() ([]slot, error) {
 	h, err := gitrepo.ParseHash(p.state.HoldCommit)
 	if err != nil {
 		return nil, fmt.Errorf("%w: commit to hold: %w", ErrInvalid, err)
 	}
-	foreign := fmt.Errorf("commit to hold: %s is not on the branch of %s: %w", h.Short(), p.state.Server, fs.ErrNotExist)
+	foreign := func() error { return fmt.Errorf("hold: %w", p.store.notOnBranch(h, p.state.Server)) }
 	held, err := p.store.branchCommit(h)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, foreign
+		return nil, foreign()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("commit to hold: %w", err)
 	}
 	if p.tip == nil || held.manifest.Server != p.state.Server {
-		return nil, foreign
+		return nil, foreign()
 	}
 	if ok, err := p.store.onBranch(p.tip.hash, h); err != nil || !ok {
-		return nil, errors.Join(foreign, err)
+		return nil, errors.Join(foreign(), err)
 	}
 	slots := make([]slot, 0, len(held.manifest.Deployments))
 	for i := range held.manifest.Deployments {
@@ -96,18 +130,10 @@ func (p *publication) planHold() ([]slot, error) {
 	return slots, nil
 }
 
-// onBranch tells whether h is tip or one of its ancestors.
+// onBranch tells whether h is tip or one of those before it, in earlier epochs too.
 func (s *Store) onBranch(tip, h gitrepo.Hash) (bool, error) {
-	for at := tip; ; {
-		if at == h {
-			return true, nil
-		}
-		c, err := s.repo.Commit(at)
-		if err != nil || len(c.Parents) == 0 {
-			return false, err
-		}
-		at = c.Parents[0]
-	}
+	log, err := s.serverLog(tip, 0)
+	return slices.ContainsFunc(log, func(c *gitrepo.Commit) bool { return c.Hash == h }), err
 }
 
 // sealed returns the slot's bundle sealed to the server.
@@ -129,7 +155,7 @@ func (s *slot) sealed(p *publication) ([]byte, error) {
 // recover opens the hub's own copy of a bundle that a server held under another key. The commits of main that the
 // held state, and those before it, were made from are searched for the leaf.
 func (s *Store) recover(held *branchTip, d *manifest.Deployment) (*bundle.Bundle, error) {
-	log, err := s.repo.Log(held.hash, 0)
+	log, err := s.serverLog(held.hash, 0)
 	if err != nil {
 		return nil, err
 	}

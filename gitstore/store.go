@@ -7,6 +7,7 @@
 package gitstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -78,7 +79,10 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s.repo = repo
-	if err := s.begin(); err != nil {
+	if err = s.checkRefs(context.Background()); err == nil {
+		err = s.begin()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), repo.Close())
 	}
 	return s, nil
