@@ -44,6 +44,8 @@ type Remote struct {
 	// Username and Password are sent as Basic authentication where Password is set; a token is a password.
 	Username string
 	Password string
+	// PasswordFile is read at each request in place of Password, so that a token can be replaced at any time.
+	PasswordFile string
 	// HTTP is used for its transport; nil for the default one.
 	HTTP *http.Client
 	// SSH is needed for ssh URLs.

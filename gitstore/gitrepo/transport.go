@@ -171,8 +171,14 @@ func (r *Remote) do(ctx context.Context, method, path string, header http.Header
 	}
 	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", userAgent)
-	if r.Password != "" {
-		req.SetBasicAuth(r.Username, r.Password)
+	password := r.Password
+	if r.PasswordFile != "" {
+		if password, err = readSecret(r.PasswordFile); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDenied, err)
+		}
+	}
+	if password != "" {
+		req.SetBasicAuth(r.Username, password)
 	}
 	c := http.Client{}
 	if r.HTTP != nil {

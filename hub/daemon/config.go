@@ -70,6 +70,9 @@ type Config struct {
 	// key in the folder operators below DataDir.
 	AllowUnsignedIntent bool `yaml:"allow_unsigned_intent"`
 
+	// Remotes are copies of the repository on other Git hosts, which the hub keeps up to date; file only.
+	Remotes []RemoteConfig `yaml:"remotes"`
+
 	// Workers is how many certificates are ordered at once; 8 by default.
 	Workers int `yaml:"workers"`
 	// ReconcileInterval is the longest time between two passes of the reconcile loop; 10s by default.
@@ -160,6 +163,8 @@ func (c *Config) setEnv(environ []string) error {
 // setField gives a field the value of an environment variable; lists are separated by commas.
 func setField(field reflect.Value, value string) error {
 	switch field.Interface().(type) {
+	case []RemoteConfig:
+		return errors.New("it is a list of settings: write it into the file")
 	case string:
 		field.SetString(value)
 	case []string:
@@ -189,7 +194,7 @@ func setField(field reflect.Value, value string) error {
 // Complete puts defaults where nothing is set and checks the whole. A fault names its key.
 func (c *Config) Complete() error {
 	c.setDefaults()
-	return errors.Join(c.checkPaths(), c.checkListener(), c.checkNumbers())
+	return errors.Join(c.checkPaths(), c.checkListener(), c.checkNumbers(), checkRemotes(c.Remotes))
 }
 
 func (c *Config) setDefaults() {

@@ -26,6 +26,8 @@ import (
 	"github.com/certferry/certferry/hub/internal/database"
 	"github.com/certferry/certferry/hub/internal/httpapi"
 	"github.com/certferry/certferry/hub/internal/intent"
+	"github.com/certferry/certferry/hub/internal/mirror"
+	"github.com/certferry/certferry/hub/internal/monitor"
 	"github.com/certferry/certferry/hub/internal/reconcile"
 )
 
@@ -54,6 +56,7 @@ type Hub struct {
 	auth       *auth.Auth
 	reconciler *reconcile.Reconciler
 	handler    http.Handler
+	mirror     *mirror.Mirror
 
 	closers []func() error
 }
@@ -139,12 +142,16 @@ func (h *Hub) wire() error {
 	if err != nil {
 		return err
 	}
+	if h.mirror, err = newMirror(&h.cfg, h.store.Repo(), wishes, h.db, h.opt.Now, h.opt.Logger); err != nil {
+		return err
+	}
 	pages, err := console.FS()
 	if err != nil {
 		return err
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
 		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, RenewAt: reconcile.RenewAt, Changed: h.reconciler.Trigger,
+		Remotes: h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,
 		}), Console: pages,
@@ -169,6 +176,7 @@ func (h *Hub) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.reconciler.Run(ctx) })
+	group.Go(func() error { return h.mirror.Run(ctx) })
 	group.Go(func() error { return serve(ctx, h.listener, h.handler, h.opt.Logger) })
 	err := group.Wait()
 	h.opt.Logger.InfoContext(ctx, "hub stopped")
