@@ -302,8 +302,12 @@ func TestFaultsOfRemotes(t *testing.T) {
 		"wrong password": {func(_ *testing.T, _ *githost.Host, _ string, r *gitrepo.Remote) { r.Password = "wrong secret" }, gitrepo.ErrDenied, "", false},
 		"may only read":  {func(_ *testing.T, _ *githost.Host, _ string, r *gitrepo.Remote) { r.Username = githost.Reader }, gitrepo.ErrReadOnly, "may not push", false},
 		"no repository":  {func(_ *testing.T, _ *githost.Host, _ string, r *gitrepo.Remote) { r.URL += "x" }, gitrepo.ErrNoRepository, "404", false},
-		"hook":           {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) { script(t, dir, "pre-receive", "echo 'ticket number missing' >&2; exit 1\n") }, gitrepo.ErrRejected, "ticket number missing", false},
-		"hook of one":    {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) { script(t, dir, "update", "echo protected >&2; exit 1\n") }, gitrepo.ErrRejected, "protected", true},
+		"hook": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
+			script(t, dir, "pre-receive", "echo 'ticket number missing' >&2; exit 1\n")
+		}, gitrepo.ErrRejected, "ticket number missing", false},
+		"hook of one": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
+			script(t, dir, "update", "echo protected >&2; exit 1\n")
+		}, gitrepo.ErrRejected, "protected", true},
 		"not atomic": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
 			config := filepath.Join(dir, "config")
 			data, err := os.ReadFile(config)
@@ -315,7 +319,9 @@ func TestFaultsOfRemotes(t *testing.T) {
 			}
 		}, gitrepo.ErrNotAtomic, "", false},
 		"redirect": {func(_ *testing.T, h *githost.Host, _ string, _ *gitrepo.Remote) {
-			h.Break(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) })
+			h.Break(func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+			})
 		}, nil, "redirects", false},
 		"no git": {func(_ *testing.T, h *githost.Host, _ string, _ *gitrepo.Remote) {
 			h.Break(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>hello</html>")) })
@@ -366,10 +372,12 @@ func TestFaultsOverSSH(t *testing.T) {
 			}
 		}, gitrepo.ErrDenied},
 		"no repository": {func(_ *testing.T, r *gitrepo.Remote) { r.URL += "x" }, gitrepo.ErrNoRepository},
-		"another port":  {func(_ *testing.T, r *gitrepo.Remote) { r.URL = strings.Replace(r.URL, server.address, "127.0.0.1:1", 1) }, gitrepo.ErrHostKey},
-		"no key":        {func(_ *testing.T, r *gitrepo.Remote) { r.SSH = nil }, nil},
-		"bad path":      {func(_ *testing.T, r *gitrepo.Remote) { r.URL += "'; touch /tmp/x; '" }, nil},
-		"credentials":   {func(_ *testing.T, r *gitrepo.Remote) { r.URL = "ssh://git:secret@" + server.address + "/x" }, nil},
+		"another port": {func(_ *testing.T, r *gitrepo.Remote) {
+			r.URL = strings.Replace(r.URL, server.address, "127.0.0.1:1", 1)
+		}, gitrepo.ErrHostKey},
+		"no key":      {func(_ *testing.T, r *gitrepo.Remote) { r.SSH = nil }, nil},
+		"bad path":    {func(_ *testing.T, r *gitrepo.Remote) { r.URL += "'; touch /tmp/x; '" }, nil},
+		"credentials": {func(_ *testing.T, r *gitrepo.Remote) { r.URL = "ssh://git:secret@" + server.address + "/x" }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
