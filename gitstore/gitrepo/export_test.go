@@ -2,6 +2,7 @@ package gitrepo
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -13,29 +14,48 @@ func TraceDisk(fn func(step string, paths ...string)) (stop func()) {
 	return func() { diskTrace.Store(nil) }
 }
 
-// SwapObject puts a pack in front that says that h, an object of kind, holds data.
+// SwapObject writes the pack that holds h, an object of kind, again with data in the place of h. All checksums are right.
 func SwapObject(dir string, h Hash, kind string, data []byte) error {
 	t, err := plumbing.ParseObjectType(kind)
 	if err != nil {
 		return err
 	}
-	w, err := newPackWriter(filepath.Join(dir, "objects", "pack"))
+	s, err := openPackStore(filepath.Join(dir, "objects"))
 	if err != nil {
 		return err
 	}
-	e, err := newEntry(t, data, &fast)
-	if err == nil {
-		err = w.add(h, e)
+	var gone []*pack
+	for _, p := range s.packs {
+		if _, ok := p.idx.find(h); !ok {
+			continue
+		}
+		w, err := newPackWriter(s.dir())
+		if err != nil {
+			return err
+		}
+		for i := range p.idx.count {
+			e, err := p.entryAt(i)
+			if Hash(p.idx.name(i)) == h {
+				e, err = newEntry(t, data, &fast)
+			}
+			if err == nil {
+				err = w.add(Hash(p.idx.name(i)), e)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		swapped, err := w.finish()
+		if err != nil {
+			return err
+		}
+		gone = append(gone, p)
+		_ = swapped.close()
 	}
-	if err != nil {
-		w.abort()
-		return err
+	if len(gone) == 0 {
+		return notExist("object %s", h)
 	}
-	p, err := w.finish()
-	if err != nil {
-		return err
-	}
-	return p.close()
+	return errors.Join(s.drop(gone...), s.close())
 }
 
 // CheckAll makes sure that each commit in a pack is complete, whether a reference leads to it or not: a push that brings

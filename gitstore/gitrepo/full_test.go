@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/certferry/certferry/gitstore/gitrepo"
 )
@@ -34,11 +35,17 @@ func smallDisk(t *testing.T) string {
 // fillUp fills the disk but for free bytes.
 func fillUp(t *testing.T, disk string, free int64) {
 	t.Helper()
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(disk, &s); err != nil {
-		t.Fatal(err)
+	size := int64(-1)
+	// A child that another test just started may hold a removed file for a moment.
+	for deadline := time.Now().Add(10 * time.Second); size < 1<<20; {
+		var s syscall.Statfs_t
+		if err := syscall.Statfs(disk, &s); err != nil {
+			t.Fatal(err)
+		}
+		if size = int64(s.Bavail)*s.Bsize - free; time.Now().After(deadline) {
+			t.Fatalf("only %d bytes are free", size)
+		}
 	}
-	size := int64(s.Bavail)*s.Bsize - free
 	f, err := os.Create(filepath.Join(disk, "filler"))
 	if err != nil {
 		t.Fatal(err)

@@ -94,7 +94,7 @@ func parsePackedRefs(data []byte) (map[string]Hash, error) {
 	for line := range bytes.Lines(data) {
 		n++
 		text := strings.TrimSuffix(string(line), "\n")
-		if strings.HasPrefix(text, "#") || strings.HasPrefix(text, "^") {
+		if n == 1 && text+"\n" == packedRefsHeader || strings.HasPrefix(text, "^") {
 			continue
 		}
 		digits, name, ok := strings.Cut(text, " ")
