@@ -22,7 +22,6 @@ import (
 	"github.com/certferry/certferry/agent/internal/report"
 	"github.com/certferry/certferry/agent/internal/source"
 	"github.com/certferry/certferry/agent/internal/state"
-	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/client"
@@ -79,7 +78,7 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(cfg)
+	several, err := remotes(&cfg, id, credential, env.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -99,13 +98,9 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	remote := &gitrepo.Remote{
-		URL: id.GitURL, Username: id.Server, Password: credential,
-		HTTP: &http.Client{Transport: transport}, Limits: gitrepo.DefaultLimits,
-	}
 	return &Agent{
 		cfg: cfg, env: env, log: env.Logger, dir: dir, id: id,
-		source: source.New(remote, trust, env.Now), deploy: deployer, outbox: outbox, hub: hub,
+		source: source.NewSeveral(several, trust, env.Now), deploy: deployer, outbox: outbox, hub: hub,
 	}, nil
 }
 

@@ -33,6 +33,9 @@ type Config struct {
 	CAFile string `yaml:"ca_file"`
 	// PollInterval is the time between two looks at the remote, with a fifth of jitter; 60s by default.
 	PollInterval time.Duration `yaml:"poll_interval"`
+	// Remotes are further Git remotes, which are asked in turn after the hub's own while that does not answer; file
+	// only. An entry with the name hub and nothing else gives the hub's own another place.
+	Remotes []RemoteConfig `yaml:"remotes"`
 	// LogLevel is debug, info, warn or error; info by default.
 	LogLevel string `yaml:"log_level"`
 	// LogFormat is text or json; text by default.
@@ -54,6 +57,8 @@ func (c *Config) set(key, value string) error {
 			return errors.New("not a duration such as 60s")
 		}
 		c.PollInterval = d
+	case "remotes":
+		return errors.New("it is a list of settings: write it into the file")
 	case "log_level":
 		c.LogLevel = value
 	case "log_format":
@@ -128,6 +133,9 @@ func (c *Config) validate(path string) error {
 		return fault("log_level", "must be debug, info, warn or error")
 	case c.LogFormat != "text" && c.LogFormat != "json":
 		return fault("log_format", "must be text or json")
+	}
+	if err := checkRemotes(c.Remotes); err != nil {
+		return fmt.Errorf("check configuration %s: %w", path, err)
 	}
 	return nil
 }

@@ -31,9 +31,13 @@ type Status struct {
 	NewestCommit     string    `json:"newest_commit,omitempty" yaml:"newest_commit,omitempty"`
 	NewestGeneration uint64    `json:"newest_generation" yaml:"newest_generation"`
 	FreshUntil       time.Time `json:"fresh_until,omitzero" yaml:"fresh_until,omitempty"`
-	Held             bool      `json:"held" yaml:"held"`
-	RetryAt          time.Time `json:"retry_at,omitzero" yaml:"retry_at,omitempty"`
-	WaitingReports   int       `json:"waiting_reports" yaml:"waiting_reports"`
+	// Alarm says that the remotes seem to hold newer states back; empty where nothing speaks for it.
+	Alarm string `json:"alarm,omitempty" yaml:"alarm,omitempty"`
+	// Remote is the one that answered last.
+	Remote         string    `json:"remote,omitempty" yaml:"remote,omitempty"`
+	Held           bool      `json:"held" yaml:"held"`
+	RetryAt        time.Time `json:"retry_at,omitzero" yaml:"retry_at,omitempty"`
+	WaitingReports int       `json:"waiting_reports" yaml:"waiting_reports"`
 	// History lists the commits that rollback can go to, newest first.
 	History []string `json:"history" yaml:"history"`
 }
@@ -62,6 +66,7 @@ func (a *Agent) Status() (Status, error) {
 		Commit: progress.Commit, Generation: progress.Generation,
 		NewestCommit: floor.Commit, NewestGeneration: floor.Generation, FreshUntil: floor.FreshUntil,
 		Held: progress.Held, RetryAt: progress.RetryAt, WaitingReports: waiting,
+		Alarm: a.alarm(progress, floor), Remote: progress.Remote,
 		History: make([]string, 0, len(entries)),
 	}
 	if s.Status == "" {

@@ -95,8 +95,21 @@ func (a *Agent) recover(ctx context.Context) error {
 	return a.report(causeRecovery, floor.Commit, floor.Generation, outcomes, "")
 }
 
-// sync brings the server to the newest state of its branch. The caller holds the lock.
+// sync brings the server to the newest state of its branch. Where what one remote holds does not do, the next is
+// asked. The caller holds the lock.
 func (a *Agent) sync(ctx context.Context) (Result, time.Duration, error) {
+	for left := a.source.Len(); ; left-- {
+		result, retryAfter, err := a.look(ctx)
+		if left <= 1 || !isNext(err) || ctx.Err() != nil {
+			return result, retryAfter, err
+		}
+		a.log.WarnContext(ctx, "asking the next remote", slog.String("remote", a.source.Current()), slog.Any("reason", err))
+		a.source.PassOver()
+	}
+}
+
+// look asks the first remote that is well and deploys what it holds.
+func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 	progress, err := a.dir.Progress()
 	if err != nil {
 		return Result{}, 0, err
@@ -109,13 +122,26 @@ func (a *Agent) sync(ctx context.Context) (Result, time.Duration, error) {
 	if err != nil {
 		return Result{}, retryAfter, a.note(progress, statusDegraded, err)
 	}
+	if name := a.source.Current(); name != progress.Remote {
+		a.log.InfoContext(ctx, "state comes from another remote", slog.String("remote", name), slog.String("former", progress.Remote))
+		progress.Remote = name
+		if err := a.dir.SaveProgress(progress); err != nil {
+			return Result{}, retryAfter, err
+		}
+	}
 	switch {
+	case tip == "" && floor.Generation > 0:
+		return Result{}, retryAfter, errNext{a.nothing(progress, floor, "waiting: "+progress.Remote+" has no branch for this server")}
 	case tip == "":
 		return Result{}, retryAfter, a.nothing(progress, floor, "waiting: the hub has nothing for this server yet (is it approved?)")
 	case progress.Held:
 		return Result{}, retryAfter, a.nothing(progress, floor, "held at commit "+progress.Commit+" by this server's administrator")
 	case tip == progress.Commit:
-		return Result{}, retryAfter, a.nothing(progress, floor, "")
+		err := a.nothing(progress, floor, "")
+		if a.expectsNewer(floor) {
+			err = errNext{err}
+		}
+		return Result{}, retryAfter, err
 	case tip == progress.FailedCommit && a.env.Now().Before(progress.RetryAt):
 		return Result{}, retryAfter, fmt.Errorf("%w: commit %s failed before and is tried again at %s",
 			ErrNothingToDo, tip, progress.RetryAt.Format(time.RFC3339))
@@ -123,9 +149,11 @@ func (a *Agent) sync(ctx context.Context) (Result, time.Duration, error) {
 	st, err := a.obtain(ctx, tip, floor)
 	switch {
 	case errors.Is(err, ErrUnreachable):
-		return Result{}, retryAfter, a.note(progress, statusDegraded, err)
+		return Result{}, retryAfter, errNext{a.note(progress, statusDegraded, err)}
+	case errors.Is(err, source.ErrBehind):
+		return Result{}, retryAfter, errNext{a.nothing(progress, floor, err.Error())}
 	case err != nil:
-		return Result{}, retryAfter, a.refused(progress, tip, err)
+		return Result{}, retryAfter, errNext{a.refused(progress, tip, err)}
 	}
 	if err := a.accept(st, progress.Commit); err != nil {
 		return Result{}, retryAfter, err
@@ -184,7 +212,7 @@ func (a *Agent) apply(ctx context.Context, cause string, st *source.State, progr
 	}
 	return result, a.dir.SaveProgress(state.Progress{
 		Commit: st.Commit, Generation: st.Generation, Held: cause == causeRollback,
-		Status: statusOK, At: a.env.Now().UTC(), Counter: progress.Counter,
+		Status: statusOK, At: a.env.Now().UTC(), Counter: progress.Counter, Remote: progress.Remote,
 	})
 }
 
@@ -220,7 +248,13 @@ func (a *Agent) note(progress state.Progress, status string, cause error) error 
 	if progress.Status == statusFailed {
 		return cause // a failed deployment is the graver news
 	}
-	progress.Status, progress.Message, progress.At = status, cause.Error(), a.env.Now().UTC()
+	message := cause.Error()
+	if floor, err := a.dir.Floor(); err == nil {
+		if alarm := a.alarm(progress, floor); alarm != "" {
+			message = alarm + "; " + message
+		}
+	}
+	progress.Status, progress.Message, progress.At = status, message, a.env.Now().UTC()
 	return errors.Join(cause, a.dir.SaveProgress(progress))
 }
 
@@ -228,9 +262,11 @@ func (a *Agent) note(progress state.Progress, status string, cause error) error 
 // somebody may be holding newer ones back.
 func (a *Agent) nothing(progress state.Progress, floor state.Floor, message string) error {
 	status := statusOK
-	if !floor.FreshUntil.IsZero() && a.env.Now().After(floor.FreshUntil) {
-		status, message = statusDegraded, "the newest state seen was good until "+floor.FreshUntil.Format(time.RFC3339)+
-			": the hub is down, or the remote holds newer states back"
+	if alarm := a.alarm(progress, floor); alarm != "" {
+		if progress.Message != alarm {
+			a.log.Warn("alarm", slog.String("what", alarm)) //nolint:sloglint // noted together with the state, which takes no context
+		}
+		status, message = statusDegraded, alarm
 	}
 	if progress.Status != status || progress.Message != message {
 		progress.Status, progress.Message, progress.At = status, message, a.env.Now().UTC()

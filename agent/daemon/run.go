@@ -29,40 +29,42 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer poll.Stop()
 	defer beat.Stop()
 	recovered := false
+	var quiet time.Time // until when the remotes ask to be left alone
 	for beats := 0; ; {
 		select {
 		case <-ctx.Done():
 			a.log.InfoContext(ctx, "agent stopped")
 			return nil
 		case <-poll.C:
-			delay := a.cycle(ctx, &recovered)
+			delay, retryAfter := a.cycle(ctx, &recovered)
+			quiet = time.Now().Add(retryAfter)
 			poll.Reset(delay)
 		case <-beat.C:
 			interval, behind := a.heartbeat(ctx, beats%factsEvery == 0)
 			beats++
 			beat.Reset(jitter(interval))
 			if behind {
-				poll.Reset(0)
+				poll.Reset(time.Until(quiet)) // at once, where nobody asked for patience
 			}
 		}
 	}
 }
 
-// cycle runs one cycle under the lock and says when the next is due.
-func (a *Agent) cycle(ctx context.Context, recovered *bool) time.Duration {
+// cycle runs one cycle under the lock and says when the next is due, and how long the remotes ask to be left alone.
+func (a *Agent) cycle(ctx context.Context, recovered *bool) (next, retryAfter time.Duration) {
 	unlock, err := a.dir.Lock(ctx)
 	if err != nil {
-		return jitter(a.cfg.PollInterval)
+		return jitter(a.cfg.PollInterval), 0
 	}
 	defer unlock()
 	if !*recovered {
 		if err := a.recover(ctx); err != nil {
 			a.log.ErrorContext(ctx, "recovery failed, trying again", slog.Any("error", err))
-			return jitter(a.cfg.PollInterval)
+			return jitter(a.cfg.PollInterval), 0
 		}
 		*recovered = true
 	}
-	_, retryAfter, err := a.sync(ctx)
+	_, retryAfter, err = a.sync(ctx)
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNothingToDo):
@@ -71,7 +73,12 @@ func (a *Agent) cycle(ctx context.Context, recovered *bool) time.Duration {
 		a.log.ErrorContext(ctx, "cycle failed", slog.Any("error", err))
 	}
 	a.flush(ctx)
-	return max(jitter(a.cfg.PollInterval), retryAfter)
+	return max(jitter(a.cfg.PollInterval), spread(retryAfter)), retryAfter
+}
+
+// spread makes a wait that a whole fleet was told up to a fifth longer: it must not come back as a herd.
+func spread(d time.Duration) time.Duration {
+	return d + rand.N(max(d/5, 1)) //nolint:gosec // spreading load needs no secret randomness
 }
 
 // heartbeat tells the hub that and how the server lives. behind says that the hub has a newer state for it.
@@ -88,8 +95,7 @@ func (a *Agent) heartbeat(ctx context.Context, withFacts bool) (interval time.Du
 	if reply.IntervalSeconds > 0 {
 		interval = time.Duration(reply.IntervalSeconds) * time.Second
 	}
-	floor, err := a.dir.Floor()
-	return interval, err == nil && reply.Generation > floor.Generation
+	return interval, a.expect(ctx, reply.Generation)
 }
 
 func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply, error) {
@@ -98,7 +104,8 @@ func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply,
 		return apiv1.HeartbeatReply{}, err
 	}
 	progress, err := a.dir.Progress()
-	if err == nil {
+	floor, ferr := a.dir.Floor()
+	if err = errors.Join(err, ferr); err == nil {
 		progress.Counter++
 		err = a.dir.SaveProgress(progress)
 	}
@@ -108,7 +115,7 @@ func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply,
 	}
 	req := apiv1.HeartbeatRequest{
 		Counter: progress.Counter, Commit: progress.Commit, Generation: progress.Generation, Held: progress.Held,
-		Status: progress.Status, Message: clip(progress.Message),
+		NewestGeneration: floor.Generation, Status: progress.Status, Message: clip(progress.Message),
 	}
 	if req.Status == "" {
 		req.Status = statusOK

@@ -278,7 +278,7 @@ func resumeCommand() *cli.Command {
 
 func statusCommand() *cli.Command {
 	return leaf(&cli.Command{
-		Name: "status", Usage: "show where this server stands; exit code 1 when its last deployment failed",
+		Name: "status", Usage: "show where this server stands; exit code 1 when its last deployment failed or its remotes seem frozen",
 		Action: func(c *cli.Context) error {
 			a, err := open(c)
 			if err != nil {
@@ -291,8 +291,11 @@ func statusCommand() *cli.Command {
 			if err := render(c, s, func(w *strings.Builder) { printStatus(w, s) }); err != nil {
 				return err
 			}
-			if s.Status == "failed" {
+			switch {
+			case s.Status == "failed":
 				return errors.New("the last deployment failed")
+			case s.Alarm != "":
+				return errors.New(s.Alarm)
 			}
 			return nil
 		},
@@ -308,6 +311,12 @@ func printStatus(w *strings.Builder, s daemon.Status) {
 	row("commit", strings.TrimSpace(fmt.Sprintf("%s (generation %d)", s.Commit, s.Generation)))
 	if s.NewestCommit != s.Commit {
 		row("newest", fmt.Sprintf("%s (generation %d)", s.NewestCommit, s.NewestGeneration))
+	}
+	if s.Remote != "" {
+		row("remote", s.Remote)
+	}
+	if s.Alarm != "" {
+		row("alarm", s.Alarm)
 	}
 	if s.Held {
 		row("held", "yes: certferry-agent resume ends it")

@@ -59,6 +59,8 @@ type Progress struct {
 	Status  string    `json:"status,omitempty"`
 	Message string    `json:"message,omitempty"`
 	At      time.Time `json:"at,omitzero"`
+	// Remote is the one that answered last.
+	Remote string `json:"remote,omitempty"`
 	// Counter counts heartbeats.
 	Counter uint64 `json:"counter,omitempty"`
 }
@@ -151,7 +153,7 @@ func (d *Dir) SaveProgress(p Progress) error { return d.save(progressFile, p) }
 // Reset forgets identity, floor, progress and history, for a server that enrols anew. The identity goes first: what a
 // crash leaves is a server that is not enrolled.
 func (d *Dir) Reset() error {
-	for _, name := range []string{identityFile, floorFile, progressFile, historyDir} {
+	for _, name := range []string{identityFile, floorFile, progressFile, expectedFile, historyDir} {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
 			return fmt.Errorf("reset state: %w", err)
 		}
