@@ -112,6 +112,9 @@ type Wanted struct {
 	Deployer    string
 	Target      string
 	Bundle      *bundle.Bundle
+	// Keep says that the server keeps what it has of the certificate, whatever that is, instead of Bundle: a rollout
+	// has not reached it yet.
+	Keep bool
 	// StepBack says that a leaf that expires before the present one is meant. It stays set for as long as the leaf
 	// stays, so that a server that was away meets it too.
 	StepBack bool

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/certferry/certferry/gitstore/manifest"
 )
 
 // EnvPrefix precedes the upper-case name of each key of the configuration in the environment. EnvConfig is the one
@@ -66,6 +68,13 @@ type Config struct {
 	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
 	CredentialsDir string `yaml:"credentials_dir"`
 
+	// RolloutWaves are the steps in which a new issue goes to its servers: numbers of servers, or shares such as 10%; 1
+	// and 10% by default, 100% for all at once. A certificate may say otherwise.
+	RolloutWaves []string `yaml:"rollout_waves"`
+	// RolloutSoak is how long a wave must have stood before the next begins; nothing by default.
+	RolloutSoak time.Duration `yaml:"rollout_soak"`
+	// RolloutWaveTimeout is how long the servers of a wave have to report before a person is asked to look; 1h by default.
+	RolloutWaveTimeout time.Duration `yaml:"rollout_wave_timeout"`
 	// AllowUnsignedIntent lets commits on remotes count that no operator signed. Otherwise each needs the signature of a
 	// key in the folder operators below DataDir.
 	AllowUnsignedIntent bool `yaml:"allow_unsigned_intent"`
@@ -79,6 +88,8 @@ type Config struct {
 	ReconcileInterval time.Duration `yaml:"reconcile_interval"`
 	// HeartbeatInterval is what agents are told; 60s by default.
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
+	// StoreKeep is how long the history of servers' branches is kept at least; 2160h by default, 0 for ever.
+	StoreKeep time.Duration `yaml:"store_keep"`
 	// LogLevel is debug, info, warn or error; info by default. LogFormat is text or json; text by default.
 	LogLevel  string `yaml:"log_level"`
 	LogFormat string `yaml:"log_format"`
@@ -87,8 +98,8 @@ type Config struct {
 // LoadConfig reads the file at path, then the environment, whose variables win. A missing file is an error only
 // when required is set. Faults name the line and the key.
 func LoadConfig(path string, required bool, environ []string) (Config, error) {
-	var c Config
-	data, err := os.ReadFile(path) //nolint:gosec // the path is the administrator's
+	c := Config{StoreKeep: defaultStoreKeep} // here, as 0 means something
+	data, err := os.ReadFile(path)           //nolint:gosec // the path is the administrator's
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !required:
 	case err != nil:
@@ -239,6 +250,14 @@ func (c *Config) setDefaults() {
 	if c.ReconcileInterval == 0 {
 		c.ReconcileInterval = 10 * time.Second
 	}
+	if c.RolloutWaveTimeout == 0 {
+		c.RolloutWaveTimeout = time.Hour
+	}
+	if c.RolloutWaves == nil {
+		for _, w := range manifest.DefaultWaves() {
+			c.RolloutWaves = append(c.RolloutWaves, w.String())
+		}
+	}
 	if c.HeartbeatInterval == 0 {
 		c.HeartbeatInterval = time.Minute
 	}
@@ -310,6 +329,11 @@ func (c *Config) checkNumbers() error {
 			faults = append(faults, fault("acme_directories["+strconv.Itoa(i)+"]", "must be an https:// URL"))
 		}
 	}
+	for i, text := range c.RolloutWaves {
+		if _, err := manifest.ParseWave(text); err != nil {
+			faults = append(faults, fault("rollout_waves["+strconv.Itoa(i)+"]", err.Error()))
+		}
+	}
 	for _, check := range []struct {
 		ok        bool
 		key, what string
@@ -319,6 +343,9 @@ func (c *Config) checkNumbers() error {
 		{c.ACMEDNSWait > 0 && c.ACMEDNSWait <= time.Hour, "acme_dns_wait", "must be at most 1h"},
 		{c.ReconcileInterval >= 100*time.Millisecond && c.ReconcileInterval <= time.Hour, "reconcile_interval", "must lie between 100ms and 1h"},
 		{c.HeartbeatInterval >= time.Second && c.HeartbeatInterval <= time.Hour, "heartbeat_interval", "must lie between 1s and 1h"},
+		{c.RolloutSoak >= 0 && c.RolloutSoak <= 30*24*time.Hour, "rollout_soak", "must be at most 720h"},
+		{c.RolloutWaveTimeout >= time.Second && c.RolloutWaveTimeout <= 30*24*time.Hour, "rollout_wave_timeout", "must lie between 1s and 720h"},
+		{c.StoreKeep == 0 || c.StoreKeep >= 24*time.Hour, "store_keep", "must be at least 24h, or 0 to keep everything"},
 		{level.UnmarshalText([]byte(c.LogLevel)) == nil, "log_level", "must be debug, info, warn or error"},
 		{c.LogFormat == "text" || c.LogFormat == "json", "log_format", "must be text or json"},
 	} {
@@ -327,6 +354,17 @@ func (c *Config) checkNumbers() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// waves are RolloutWaves, which were checked.
+func (c *Config) waves() manifest.Waves {
+	var all manifest.Waves
+	for _, text := range c.RolloutWaves {
+		if w, err := manifest.ParseWave(text); err == nil {
+			all = append(all, w)
+		}
+	}
+	return all
 }
 
 // Logger returns the logger that the configuration asks for.

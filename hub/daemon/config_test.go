@@ -71,7 +71,7 @@ reconcile_interval: 30s
 		SigningKey: "/srv/certferry/keys/signing.key", EscrowKey: "/srv/certferry/keys/escrow.key", JWTKey: "/run/credentials/jwt",
 		ACMEScript: "/opt/acme/acme.sh", ACMEStandalonePort: 80, ACMEDNSWait: 30 * time.Second,
 		ACMEDirectories: []string{"https://one.example/dir", "https://two.example/dir"},
-		CredentialsDir:  "/srv/certferry/credentials", Workers: 2,
+		CredentialsDir:  "/srv/certferry/credentials", Workers: 2, RolloutWaves: []string{"1", "10%"}, RolloutWaveTimeout: time.Hour, StoreKeep: 2160 * time.Hour,
 		ReconcileInterval: 30 * time.Second, HeartbeatInterval: 5 * time.Second, LogLevel: "debug", LogFormat: "text",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

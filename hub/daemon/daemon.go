@@ -128,7 +128,9 @@ func (h *Hub) wire() error {
 		Store: h.store, Repo: h.store.Repo(), Data: h.db,
 		Issuer:      drivers.driver,
 		Credentials: h.cfg.credential, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
-		Workers: h.cfg.Workers, Interval: h.cfg.ReconcileInterval, Now: h.opt.Now, Logger: h.opt.Logger,
+		Alerts: h.db, Waves: h.cfg.waves(), Soak: h.cfg.RolloutSoak, WaveTimeout: h.cfg.RolloutWaveTimeout,
+		OfflineAfter: httpapi.MissedHeartbeats * h.cfg.HeartbeatInterval,
+		Workers:      h.cfg.Workers, Interval: h.cfg.ReconcileInterval, Now: h.opt.Now, Logger: h.opt.Logger,
 	})
 	if err != nil {
 		return err
@@ -176,6 +178,7 @@ func (h *Hub) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.reconciler.Run(ctx) })
+	group.Go(func() error { return h.keepStore(ctx) })
 	group.Go(func() error { return h.mirror.Run(ctx) })
 	group.Go(func() error { return serve(ctx, h.listener, h.handler, h.opt.Logger) })
 	err := group.Wait()

@@ -143,8 +143,12 @@ func (s *server) report(ctx context.Context, c *call, in *input[apiv1.ReportRequ
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.cfg.Data.RecordReport(ctx, c.principal.Name, req.ID, rows); err != nil {
+	news, err := s.cfg.Data.RecordReport(ctx, c.principal.Name, req.ID, rows)
+	if err != nil {
 		return nil, err
+	}
+	if news {
+		s.cfg.changed() // a rollout may go on
 	}
 	return nil, nil
 }

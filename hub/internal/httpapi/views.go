@@ -21,8 +21,8 @@ import (
 const (
 	// historyDepth is how far back a history is shown.
 	historyDepth = 1000
-	// missedHeartbeats make a server offline.
-	missedHeartbeats = 3
+	// MissedHeartbeats make a server offline.
+	MissedHeartbeats = 3
 )
 
 // place is where a deployment stands; a server's policy gives each target one deployer.
@@ -92,7 +92,7 @@ func named(err error, message string) error {
 }
 
 func (s *server) online(row hub.Server) bool {
-	return !row.LastSeenAt.IsZero() && s.cfg.Now().Sub(row.LastSeenAt) <= missedHeartbeats*s.cfg.HeartbeatInterval
+	return !row.LastSeenAt.IsZero() && s.cfg.Now().Sub(row.LastSeenAt) <= MissedHeartbeats*s.cfg.HeartbeatInterval
 }
 
 func (v *view) server(ctx context.Context, row hub.Server) (apiv1.Server, error) {

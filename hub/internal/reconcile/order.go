@@ -301,6 +301,13 @@ func (o *order) put(ctx context.Context, b *bundle.Bundle) error {
 	if o.job.Actor != hubActor {
 		change.Actor = gitstore.Actor{Name: o.job.Actor, Email: o.job.Actor + "@" + o.r.cfg.Domain}
 	}
+	begin, err := o.beginRollout(ctx, b.LeafSHA256())
+	if err != nil {
+		return err
+	}
+	if begin != nil {
+		change.Edits = append(change.Edits, *begin)
+	}
 	kind := keyType(o.want.KeyType)
 	commit, err := o.r.cfg.Store.PutIssued(ctx, gitstore.Issue{
 		Certificate: o.want.Name, Bundle: b, Change: change,

@@ -27,7 +27,7 @@ func newPlacements(snapshot *gitstore.Snapshot) *placements {
 			continue
 		}
 		for _, d := range snapshot.Certificates[name].Deployments {
-			s := slot{name, d.Deployer, d.Target}
+			s := slot{certificate: name, deployer: d.Deployer, target: d.Target}
 			if d.Server != "" {
 				p.named[d.Server] = append(p.named[d.Server], s)
 			} else {

@@ -30,6 +30,7 @@ func (r *Reconciler) publish(ctx context.Context) error {
 		return err
 	}
 	p := &publication{r: r, snapshot: snapshot, placed: newPlacements(snapshot), bundles: map[string]opened{}, seen: map[string]bool{}}
+	p.rollouts = r.rollouts(snapshot, servers, p.placed)
 	var states []gitstore.ServerState
 	for i := range servers {
 		if servers[i].State != hub.ServerApproved {
@@ -60,6 +61,7 @@ type publication struct {
 	r        *Reconciler
 	snapshot *gitstore.Snapshot
 	placed   *placements
+	rollouts map[string]*rollout
 	bundles  map[string]opened
 	seen     map[string]bool
 }
@@ -88,7 +90,11 @@ func (p *publication) send(ctx context.Context, states []gitstore.ServerState) e
 }
 
 // slot is one certificate at one target of a server.
-type slot struct{ certificate, deployer, target string }
+type slot struct {
+	certificate, deployer, target string
+	// keep says that the server keeps the issue that it has: the rollout of the new one has not reached it.
+	keep bool
+}
 
 // state says what a server shall hold; needed is false when its branch says just that.
 func (p *publication) state(ctx context.Context, server *hub.Server) (state gitstore.ServerState, needed bool, err error) {
@@ -113,6 +119,9 @@ func (p *publication) state(ctx context.Context, server *hub.Server) (state gits
 		slots = p.keepFaulty(slots, tip.Manifest)
 	}
 	slots = p.distinct(ctx, server.Name, slots)
+	for i := range slots {
+		slots[i].keep = p.rollouts[slots[i].certificate].holdsBack(server.Name, tip, p.r.cfg.Now())
+	}
 	if tip != nil && p.stands(slots, tip.Manifest, server.Fingerprint) {
 		return state, false, nil
 	}
@@ -127,7 +136,7 @@ func (p *publication) keepFaulty(slots []slot, tip *manifest.Manifest) []slot {
 		d := &tip.Deployments[i]
 		path := manifest.CertificatePath(d.Certificate)
 		if slices.ContainsFunc(p.snapshot.Faults, func(f gitstore.Fault) bool { return f.Path == path }) && p.snapshot.Issued[d.Certificate] != nil {
-			slots = append(slots, slot{d.Certificate, d.Deployer, d.Target})
+			slots = append(slots, slot{certificate: d.Certificate, deployer: d.Deployer, target: d.Target})
 		}
 	}
 	return slots
@@ -142,7 +151,7 @@ func (p *publication) distinct(ctx context.Context, server string, slots []slot)
 	slots = slices.Compact(slots)
 	taken := map[slot]string{}
 	return slices.DeleteFunc(slots, func(s slot) bool {
-		place := slot{"", s.deployer, s.target}
+		place := slot{deployer: s.deployer, target: s.target}
 		if first, ok := taken[place]; ok {
 			p.r.tell(ctx, p.seen, "server "+server,
 				fmt.Errorf("certificates %s and %s are placed at one target, %s: the second is left out", first, s.certificate, s.target))
@@ -160,7 +169,7 @@ func (p *publication) stands(slots []slot, tip *manifest.Manifest, fingerprint s
 		age < gitstore.RefreshAfter && age > -gitstore.RefreshAfter &&
 		slices.EqualFunc(tip.Deployments, slots, func(d manifest.Deployment, s slot) bool {
 			return d.Certificate == s.certificate && d.Deployer == s.deployer && d.Target == s.target &&
-				d.LeafSHA256 == p.snapshot.Issued[s.certificate].LeafSHA256
+				(s.keep || d.LeafSHA256 == p.snapshot.Issued[s.certificate].LeafSHA256)
 		})
 }
 
@@ -168,7 +177,7 @@ func (p *publication) stands(slots []slot, tip *manifest.Manifest, fingerprint s
 func (p *publication) deployments(ctx context.Context, server string, slots []slot, tip *gitstore.Tip) ([]gitstore.Wanted, error) {
 	// Where a leaf stays, the store keeps its mark; only what changes is compared with what the server may have.
 	var history []gitstore.ServerCommit
-	if tip != nil && slices.ContainsFunc(slots, func(s slot) bool { return !p.holds(tip.Manifest, s) }) {
+	if tip != nil && slices.ContainsFunc(slots, func(s slot) bool { return !s.keep && !p.holds(tip.Manifest, s) }) {
 		var err error
 		if history, err = p.r.cfg.Store.ServerHistory(server, stepBackDepth); err != nil {
 			return nil, err
@@ -176,6 +185,10 @@ func (p *publication) deployments(ctx context.Context, server string, slots []sl
 	}
 	wanted := make([]gitstore.Wanted, 0, len(slots))
 	for _, s := range slots {
+		if s.keep {
+			wanted = append(wanted, gitstore.Wanted{Certificate: s.certificate, Deployer: s.deployer, Target: s.target, Keep: true})
+			continue
+		}
 		b, err := p.open(ctx, s.certificate)
 		if err != nil {
 			return nil, err

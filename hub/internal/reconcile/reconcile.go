@@ -33,6 +33,7 @@ const issueTimeout = 2 * time.Hour
 // Store is the repository.
 type Store interface {
 	Snapshot() (*gitstore.Snapshot, error)
+	Apply(ctx context.Context, change gitstore.Change) (commit string, err error)
 	Issued
 	Branches
 }
@@ -63,6 +64,7 @@ type Data interface {
 	Queue
 	Outcomes
 	Servers(ctx context.Context, after string, limit int) ([]hub.Server, error)
+	CertificateObservations(ctx context.Context, certificate string) ([]hub.Observation, error)
 	Audit
 	Settings
 }
@@ -96,7 +98,13 @@ type Settings interface {
 	SetSetting(ctx context.Context, name, value string) error
 }
 
-// Config is what a Reconciler needs. All is required but Random.
+// Alerts tells people.
+type Alerts interface {
+	Raise(ctx context.Context, a hub.Alert) error
+	Clear(ctx context.Context, kind hub.AlertKind, object string) error
+}
+
+// Config is what a Reconciler needs. All is required but Waves, Soak and Random.
 type Config struct {
 	Store Store
 	Repo  Repo
@@ -109,6 +117,14 @@ type Config struct {
 	KeyringVersion uint64
 	// Domain ends the addresses of commit authors.
 	Domain string
+	Alerts Alerts
+	// Waves are those of certificates that name none; none for all servers at once.
+	Waves manifest.Waves
+	// Soak is how long a wave must have stood before the next begins, WaveTimeout how long its servers have to report
+	// before a person is asked to look. A server counts as offline OfflineAfter its last heartbeat.
+	Soak         time.Duration
+	WaveTimeout  time.Duration
+	OfflineAfter time.Duration
 	// Workers is how many orders run at once.
 	Workers int
 	// Interval is the longest time between two passes.
@@ -121,12 +137,12 @@ type Config struct {
 
 func (c *Config) check() error {
 	switch {
-	case c.Store == nil, c.Repo == nil, c.Data == nil, c.Issuer == nil, c.Credentials == nil:
+	case c.Store == nil, c.Repo == nil, c.Data == nil, c.Issuer == nil, c.Credentials == nil, c.Alerts == nil:
 		return errors.New("make reconciler: a service is missing")
 	case c.Now == nil, c.Logger == nil, c.Domain == "":
 		return errors.New("make reconciler: clock, logger or domain is missing")
-	case c.Workers < 1, c.Interval <= 0:
-		return errors.New("make reconciler: workers and interval must be positive")
+	case c.Workers < 1, c.Interval <= 0, c.WaveTimeout <= 0, c.OfflineAfter <= 0:
+		return errors.New("make reconciler: workers, interval and the times of rollouts must be positive")
 	}
 	if c.Random == nil {
 		c.Random = rand.Float64
@@ -217,7 +233,7 @@ func (r *Reconciler) Once(ctx context.Context) error {
 			return err
 		}
 		if started == 0 {
-			return r.publish(ctx)
+			return errors.Join(r.advance(ctx), r.publish(ctx))
 		}
 	}
 }
@@ -231,6 +247,7 @@ func (r *Reconciler) pass(ctx context.Context) error {
 	}{
 		{"plan", r.plan},
 		{"start orders", func(ctx context.Context) error { _, err := r.startOrders(ctx); return err }},
+		{"advance rollouts", r.advance},
 		{"publish", r.publish},
 	} {
 		if ctx.Err() != nil {

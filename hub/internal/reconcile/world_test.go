@@ -48,6 +48,7 @@ func newWorld(t *testing.T) *world {
 		Issuer:         func(*manifest.Issuer) (issuer.Issuer, error) { return w.ca, nil },
 		Credentials:    func(string) (map[string]string, error) { return map[string]string{"TOKEN": "t"}, nil },
 		KeyringVersion: 1, Domain: "example.com", Workers: 4, Interval: time.Hour,
+		Alerts: w.db, WaveTimeout: time.Hour, OfflineAfter: 3 * time.Minute,
 		Now: w.clock.Now, Logger: slog.New(slog.DiscardHandler),
 		Random: func() float64 { return 0.5 },
 	}
