@@ -266,6 +266,16 @@ func (s *Store) serverLog(from gitrepo.Hash, limit int) ([]*gitrepo.Commit, erro
 	}
 }
 
+// Pruned tells whether a history, newest first, ends where an earlier part of it was pruned, and when it goes on from.
+func Pruned(history []ServerCommit) (since time.Time, pruned bool) {
+	if len(history) == 0 {
+		return time.Time{}, false
+	}
+	root := history[len(history)-1].Commit
+	_, pruned = previous(root)
+	return root.Committer.When, pruned
+}
+
 // PrunedBefore returns the time before which the history of a server's branch is not kept any more; false if all of it
 // is there. The error is fs.ErrNotExist if there is no such branch.
 func (s *Store) PrunedBefore(server string) (time.Time, bool, error) {
@@ -296,4 +306,35 @@ func (s *Store) notOnBranch(h gitrepo.Hash, server string) error {
 			h.Short(), server, since.Format(time.DateOnly), fs.ErrNotExist)
 	}
 	return fmt.Errorf("commit %s is not on the branch of %s: %w", h.Short(), server, fs.ErrNotExist)
+}
+
+// Groups of references in Stats.
+const (
+	groupMain      = "main"
+	groupServers   = "servers"
+	groupProposals = "proposals"
+	groupEarlier   = "earlier history"
+	groupOther     = "other"
+)
+
+// proposalBranches precedes the names of proposals' branches.
+const proposalBranches = "refs/heads/proposals/"
+
+// Stats counts what the repository holds: for main, for servers, for proposals, for the history of servers before
+// their branches started anew, and for all else.
+func (s *Store) Stats(ctx context.Context) (gitrepo.Stats, error) {
+	return s.repo.Stats(ctx, []string{groupMain, groupServers, groupProposals, groupEarlier, groupOther}, func(ref string) string {
+		switch {
+		case ref == manifest.MainBranch:
+			return groupMain
+		case strings.HasPrefix(ref, manifest.ServerBranch("")):
+			return groupServers
+		case strings.HasPrefix(ref, proposalBranches):
+			return groupProposals
+		case ref == epochsRef:
+			return groupEarlier
+		default:
+			return groupOther
+		}
+	})
 }

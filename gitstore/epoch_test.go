@@ -277,3 +277,30 @@ func TestWritersAtOnce(t *testing.T) {
 	}
 	t.Logf("FAULT store.writers tried=200 survived=%d", present)
 }
+
+// TestStats counts each object once, in its group.
+func TestStats(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	issue(t, p.store, "example.com", p.bundle(30, "example.com"))
+	p.live(t, 6, 1000*day)
+	prune(t, p.store, gitstore.PruneOptions{Keep: day})
+	got, err := p.store.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][2]int{"main": {1, 3}, "servers": {2, 2}, "proposals": {0, 0}, "earlier history": {1, 13}, "other": {0, 0}}
+	objects, bytes := 0, int64(0)
+	for _, g := range got.Groups {
+		if want[g.Name] != [2]int{g.References, g.Commits} {
+			t.Errorf("group %+v, want references and commits %v", g, want[g.Name])
+		}
+		objects, bytes = objects+g.Objects, bytes+g.Bytes
+	}
+	if objects != got.Objects || bytes > got.Bytes || bytes < got.Bytes/2 || got.GarbageObjects != 0 || got.References != 4 {
+		t.Errorf("groups have %d objects of %d bytes, all: %+v", objects, bytes, got)
+	}
+	if len(got.Largest) != 10 || got.Largest[0].Path == "" || got.Largest[0].Bytes < got.Largest[9].Bytes {
+		t.Errorf("largest: %+v", got.Largest)
+	}
+}

@@ -46,7 +46,7 @@ type Pruned struct {
 // what was dropped for a while.
 func (r *Repo) Prune(ctx context.Context, opt PruneOptions) (Pruned, error) {
 	if err := r.beginPrune(); err != nil {
-		return Pruned{}, err
+		return Pruned{}, fmt.Errorf("prune: %w", err)
 	}
 	defer r.endPrune()
 	m := &marker{repo: r, marks: map[*pack]bitset{}, loose: map[Hash]struct{}{}}
@@ -72,6 +72,9 @@ func (r *Repo) Prune(ctx context.Context, opt PruneOptions) (Pruned, error) {
 	return found, nil
 }
 
+// errBusy says that marks are being set already.
+var errBusy = errors.New("a prune or a count is under way already: try again when it is done")
+
 // beginPrune keeps packs from being merged: marks are kept by pack.
 func (r *Repo) beginPrune() error {
 	r.write.Lock()
@@ -80,7 +83,7 @@ func (r *Repo) beginPrune() error {
 	case r.closed:
 		return ErrClosed
 	case r.pruning:
-		return errors.New("prune: another prune is under way")
+		return errBusy
 	}
 	r.pruning = true
 	return nil
