@@ -55,6 +55,10 @@ bench: ## Measure against git, go-git and others, side by side: a BENCH line for
 microbench: ## Run Go's own benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./gitstore/... ./hub/... ./agent/...
 
+.PHONY: fault
+fault: ## Break things at full counts: kill -9, power cuts, full disks, damage: a FAULT line for each
+	@scripts/fault
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (default 10s)
 	@scripts/fuzz $(FUZZTIME)
