@@ -157,26 +157,35 @@ func (s *Store) PutIssued(ctx context.Context, issue Issue) (commit string, err 
 }
 
 func (s *Store) putIssued(ctx context.Context, issue Issue) (string, error) {
+	c, _, err := s.issueChange(issue)
+	if err != nil {
+		return "", err
+	}
+	return s.apply(ctx, c)
+}
+
+// issueChange is the change that writes an issue down.
+func (s *Store) issueChange(issue Issue) (Change, *manifest.IssuedCertificate, error) {
 	name, b := issue.Certificate, issue.Bundle
 	if err := manifest.ValidName(name); err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Change{}, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if b == nil || b.Leaf == nil || b.Key == nil {
-		return "", fmt.Errorf("%w: the bundle lacks its leaf or its key", ErrInvalid)
+		return Change{}, nil, fmt.Errorf("%w: the bundle lacks its leaf or its key", ErrInvalid)
 	}
 	document := describeIssued(issue)
 	text, err := document.Encode()
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
+		return Change{}, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	sealed, err := s.seal(bundle.Header{Certificate: name, LeafSHA256: b.LeafSHA256()}, b, s.cfg.Escrow.Public())
 	if err != nil {
-		return "", err
+		return Change{}, nil, err
 	}
 	c := issue.Change
 	if c.Subject == "" {
 		if c.Subject, err = s.issueSubject(document); err != nil {
-			return "", err
+			return Change{}, nil, err
 		}
 	}
 	dir := manifest.IssuedDir(name)
@@ -185,7 +194,7 @@ func (s *Store) putIssued(ctx context.Context, issue Issue) (string, error) {
 		gitrepo.Edit{Path: path.Join(dir, certificateFile), Data: text},
 		gitrepo.Edit{Path: path.Join(dir, chainFile), Data: b.ChainPEM()},
 		gitrepo.Edit{Path: path.Join(dir, bundleFile), Data: sealed})
-	return s.apply(ctx, c)
+	return c, document, nil
 }
 
 // describeIssued fills in what the bundle says.

@@ -250,12 +250,12 @@ func (r *reception) wholeProposals() error {
 
 // proposalWith finds the proposal whose commit holds the file hash at path.
 func (s *Store) proposalWith(path string, hash gitrepo.Hash) (ref string, at gitrepo.Hash, err error) {
-	parts := strings.Split(path, "/")
-	if len(parts) != 4 || parts[0] != issuedDir || hash.IsZero() {
+	certificate := certificateOf(path)
+	if certificate == "" || hash.IsZero() {
 		return "", gitrepo.Hash{}, nil
 	}
 	for name, tip := range s.repo.Refs() {
-		if !strings.HasPrefix(name, manifest.ProposalPrefix(parts[2])) {
+		if manifest.ProposalOf(name) != certificate {
 			continue
 		}
 		have, err := s.fileHash(tip, path)
@@ -267,6 +267,18 @@ func (s *Store) proposalWith(path string, hash gitrepo.Hash) (ref string, at git
 		}
 	}
 	return "", gitrepo.Hash{}, nil
+}
+
+// certificateOf is the certificate whose issue the file at path is part of, empty for other files.
+func certificateOf(path string) string {
+	parts := strings.Split(path, "/")
+	switch {
+	case len(parts) == 4 && parts[0] == issuedDir:
+		return parts[2]
+	case len(parts) == 2 && parts[0] == rolloutsDir:
+		return strings.TrimSuffix(parts[1], ".yaml")
+	}
+	return ""
 }
 
 func (r *reception) fault(path string, line int, err error) {
