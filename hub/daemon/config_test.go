@@ -35,7 +35,8 @@ func TestLoadConfigDefaults(t *testing.T) {
 			"https://acme-v02.api.letsencrypt.org/directory", "https://acme-staging-v02.api.letsencrypt.org/directory",
 		},
 		ACMEStandalonePort: 80, ACMEDNSWait: 30 * time.Second, Workers: 8, ReconcileInterval: 10 * time.Second, HeartbeatInterval: time.Minute,
-		LogLevel: "info", LogFormat: "text",
+		StoreKeep: 90 * 24 * time.Hour,
+		LogLevel:  "info", LogFormat: "text",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

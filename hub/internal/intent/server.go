@@ -116,7 +116,11 @@ func chooseState(history []gitstore.ServerCommit, hold *manifest.Hold, commit st
 		for i, c := range history {
 			hashes[i] = c.Hash
 		}
-		found, err := findCommit(hashes, commit, "certferry server show lists the commits of this server's branch")
+		help := "certferry server show lists the commits of this server's branch"
+		if since, pruned := gitstore.Pruned(history); pruned {
+			help += "; its history before " + since.Format(time.DateOnly) + " was pruned (store_keep)"
+		}
+		found, err := findCommit(hashes, commit, help)
 		if err != nil {
 			return gitstore.ServerCommit{}, err
 		}
