@@ -15,9 +15,9 @@ import (
 // faultError is one thing that is wrong.
 type faultError struct {
 	kind, key string
-	// line is where the key stands, 0 where there was no file.
-	line int
-	err  error
+	// line and column are where the key stands, 0 where there was no file.
+	line, column int
+	err          error
 }
 
 func (e *faultError) Error() string {
@@ -63,40 +63,40 @@ func withLines(err error, tree *yaml.Node) error {
 	}
 	for _, one := range list.Unwrap() {
 		if f := (*faultError)(nil); errors.As(one, &f) {
-			f.line = lineOf(tree.Content[0], f.key)
+			f.line, f.column = positionOf(tree.Content[0], f.key)
 		}
 	}
 	return err
 }
 
-// lineOf follows a key such as deployments[1] or renewal.key as far as the file has it.
-func lineOf(node *yaml.Node, key string) int {
-	line := node.Line
+// positionOf follows a key such as deployments[1] or renewal.key as far as the file has it.
+func positionOf(node *yaml.Node, key string) (line, column int) {
+	line, column = node.Line, node.Column
 	key, _, _ = strings.Cut(key, ",") // two keys at fault together: the first
 	for part := range strings.SplitSeq(key, ".") {
 		name, index, listed := strings.Cut(strings.TrimSuffix(part, "]"), "[")
 		var at *yaml.Node
 		for i := 0; node.Kind == yaml.MappingNode && i+1 < len(node.Content); i += 2 {
 			if node.Content[i].Value == name {
-				line, at = node.Content[i].Line, node.Content[i+1]
+				line, column, at = node.Content[i].Line, node.Content[i].Column, node.Content[i+1]
 			}
 		}
 		if at == nil {
-			return line
+			return line, column
 		}
 		if n, err := strconv.Atoi(index); listed && err == nil && n < len(at.Content) {
 			at = at.Content[n]
-			line = at.Line
+			line, column = at.Line, at.Column
 		}
 		node = at
 	}
-	return line
+	return line, column
 }
 
 // Fault is one thing that is wrong with a document.
 type Fault struct {
-	// Line is where it stands, from 1; 0 where that is not known.
-	Line int
+	// Line and Column are where it stands, from 1; 0 where that is not known.
+	Line, Column int
 	// Key is such as deployments[1].target; empty for what concerns the document as a whole.
 	Key     string
 	Message string
@@ -123,7 +123,7 @@ func Faults(err error) []Fault {
 		return all
 	}
 	if f := (*faultError)(nil); errors.As(err, &f) {
-		return []Fault{{Line: f.line, Key: f.key, Message: f.err.Error()}}
+		return []Fault{{Line: f.line, Column: f.column, Key: f.key, Message: f.err.Error()}}
 	}
 	text := err.Error()
 	if what, rest, ok := strings.Cut(text, ": "); ok && strings.HasPrefix(what, "decode ") {
@@ -148,9 +148,14 @@ func Faults(err error) []Fault {
 // LineOf finds the line of a key such as deployments[1].target in a document, as far as the document has it; 0 where
 // the document cannot be read.
 func LineOf(data []byte, key string) int {
+	line, _ := find(data, key)
+	return line
+}
+
+func find(data []byte, key string) (line, column int) {
 	var tree yaml.Node
 	if yaml.Unmarshal(data, &tree) != nil || len(tree.Content) == 0 {
-		return 0
+		return 0, 0
 	}
-	return lineOf(tree.Content[0], key)
+	return positionOf(tree.Content[0], key)
 }
