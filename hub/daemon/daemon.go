@@ -138,6 +138,7 @@ func (h *Hub) wire() error {
 	wishes, err := intent.New(intent.Config{
 		Store: h.store, Files: h.store.Repo(), Jobs: h.db, Audit: h.db, Domain: h.cfg.EmailDomain,
 		Receiver: h.store, Alerts: h.db, SignedRemotes: !h.cfg.AllowUnsignedIntent, Signers: operatorKeys(h.cfg.paths().operators()),
+		Due: reconcile.Due, Waves: h.cfg.waves(),
 		CheckIssuer: func(i *manifest.Issuer) error { _, err := drivers.driver(i); return err },
 		Changed:     h.reconciler.Trigger, Now: h.opt.Now,
 	})

@@ -69,6 +69,8 @@ var access = map[string]who{
 	"get-commit":      viewers,
 	"compare-commits": viewers,
 	"list-alerts":     viewers,
+	"get-plan-base":   viewers,
+	"create-plan":     viewers,
 	"list-remotes":    viewers,
 
 	"list-issuers": viewers,

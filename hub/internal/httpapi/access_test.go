@@ -25,6 +25,7 @@ var permitted = map[string]string{
 	"list-issuers": "viewer operator admin", "list-jobs": "viewer operator admin", "get-job": "viewer operator admin",
 	"list-audit": "operator admin", "get-stats": "viewer operator admin",
 	"list-commits": "viewer operator admin", "get-commit": "viewer operator admin", "compare-commits": "viewer operator admin",
+	"get-plan-base": "viewer operator admin", "create-plan": "viewer operator admin",
 	"list-alerts": "viewer operator admin", "list-remotes": "viewer operator admin",
 }
 

@@ -156,6 +156,7 @@ type Sessions interface {
 type Intent interface {
 	Certificates
 	ServerIntent
+	Plans
 }
 
 // Certificates is the part of Intent about certificates.

@@ -23,7 +23,7 @@ func (s *Service) CreateCertificate(ctx context.Context, actor hub.Principal, re
 	wish := certificateOf(spec)
 	a := act{actor, requestID, "create-certificate", spec.Name, gitstore.TrailerCertificate}
 	return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
-		if err := check(wish, snapshot); err != nil {
+		if err := check(wish, treeOf(snapshot)); err != nil {
 			return gitstore.Change{}, err
 		}
 		path := manifest.CertificatePath(wish.Name)

@@ -39,6 +39,8 @@ type Store interface {
 // Files reads the repository at any commit; what is absent is fs.ErrNotExist.
 type Files interface {
 	ReadFile(commit gitrepo.Hash, path string) ([]byte, error)
+	ReadDir(commit gitrepo.Hash, dir string) ([]gitrepo.Entry, error)
+	Resolve(prefix string) (gitrepo.Hash, error)
 }
 
 // Jobs queues work.
@@ -56,7 +58,7 @@ type Audit interface {
 	AuditHead(ctx context.Context) (string, error)
 }
 
-// Config is what a Service needs; everything is required but Signers.
+// Config is what a Service needs; everything is required but Signers, Waves and Review.
 type Config struct {
 	Store Store
 	Files Files
@@ -70,6 +72,11 @@ type Config struct {
 	// SignedRemotes says that commits on remotes count only if one of Signers signed them; nil for nobody.
 	SignedRemotes bool
 	Signers       func() ([]*seal.PublicKey, error)
+	// Due says whether a certificate has to be issued at now, and why; have is nil for one that never was.
+	Due func(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.Time) (reason string, due bool)
+	// Waves and Review are those of certificates that name none, for plans.
+	Waves  manifest.Waves
+	Review string
 	// Domain ends the addresses of commit authors.
 	Domain string
 	// Changed is called after each change, to have it reconciled soon.
@@ -84,7 +91,7 @@ type Service struct{ cfg Config }
 func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Store == nil, cfg.Files == nil, cfg.Jobs == nil, cfg.Audit == nil,
-		cfg.Receiver == nil, cfg.Alerts == nil, cfg.CheckIssuer == nil:
+		cfg.Receiver == nil, cfg.Alerts == nil, cfg.CheckIssuer == nil, cfg.Due == nil:
 		return nil, errors.New("make intent service: a service is missing")
 	case cfg.Domain == "", cfg.Changed == nil, cfg.Now == nil:
 		return nil, errors.New("make intent service: domain, change signal or clock is missing")

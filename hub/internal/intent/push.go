@@ -6,12 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/gitrepo"
-	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
 )
@@ -58,7 +56,9 @@ func (s *Service) take(ctx context.Context, a act, p gitstore.Push, signed bool)
 	p.Judge = func(before, after *gitstore.Snapshot, commits []*gitrepo.Commit, changes []gitrepo.FileChange) []gitstore.Fault {
 		faults := s.judgeCommits(commits, signed)
 		faults = append(faults, s.judgeFiles(p.Incoming, before, after, changes)...)
-		effects = effectsOf(before, after, changes).lines()
+		if len(faults) == 0 {
+			effects = s.effectsOf(before, after, changes).lines()
+		}
 		return faults
 	}
 	p.BeforeRef = s.record(ctx, a)
@@ -124,104 +124,3 @@ func (s *Service) judgeCommits(commits []*gitrepo.Commit, signed bool) []gitstor
 }
 
 func (s *Service) isHub(p gitrepo.Person) bool { return p.Email == HubActor+"@"+s.cfg.Domain }
-
-// judgeFiles checks what the changed files mean together with all others.
-func (s *Service) judgeFiles(in *gitrepo.Incoming, before, after *gitstore.Snapshot, changes []gitrepo.FileChange) []gitstore.Fault {
-	j := &judgement{service: s, before: before, after: after}
-	for _, c := range changes {
-		var data []byte
-		if !c.New.IsZero() {
-			var err error
-			if data, err = in.Blob(c.New); err != nil {
-				j.add(c.Path, nil, "", err)
-				continue
-			}
-		}
-		j.file(c.Path, data)
-	}
-	return j.faults
-}
-
-// judgement checks changed files against main as it would be.
-type judgement struct {
-	service       *Service
-	before, after *gitstore.Snapshot
-	faults        []gitstore.Fault
-}
-
-// add notes a fault at a key of a file.
-func (j *judgement) add(path string, data []byte, key string, err error) {
-	f := gitstore.Fault{Path: path, Err: err}
-	if key != "" {
-		f.Line, f.Err = manifest.LineOf(data, key), fmt.Errorf("%s: %w", key, err)
-	}
-	j.faults = append(j.faults, f)
-}
-
-// file checks one file; nil data stands for one that is removed.
-func (j *judgement) file(path string, data []byte) {
-	dir, file, _ := strings.Cut(path, "/")
-	name := strings.TrimSuffix(file, ".yaml")
-	switch {
-	case dir == "certificates" && data != nil:
-		j.certificate(path, name, data)
-	case dir == "servers" && data != nil:
-		j.server(path, name, data)
-	case dir == "servers":
-		j.unused(path, name, func(c *manifest.Certificate) bool {
-			return slices.ContainsFunc(c.Deployments, func(p manifest.Placement) bool { return p.Server == name })
-		})
-	case dir == "issuers" && data != nil:
-		if err := j.service.cfg.CheckIssuer(j.after.Issuers[name]); err != nil {
-			j.add(path, data, "", err)
-		}
-	case dir == "issuers":
-		j.unused(path, name, func(c *manifest.Certificate) bool { return c.Issuer == name })
-	}
-}
-
-// certificate checks a certificate as the API does, against all others.
-func (j *judgement) certificate(path, name string, data []byte) {
-	others := *j.after
-	others.Certificates = make(map[string]*manifest.Certificate, len(j.after.Certificates))
-	for other, c := range j.after.Certificates {
-		if other != name {
-			others.Certificates[other] = c
-		}
-	}
-	err := check(j.after.Certificates[name], &others)
-	fault := new(hub.Error)
-	switch {
-	case errors.As(err, &fault):
-		for _, f := range fault.Faults {
-			j.add(path, data, strings.TrimPrefix(f.Location, "body."), errors.New(f.Message))
-		}
-	case err != nil:
-		j.add(path, data, "", err)
-	}
-}
-
-// server checks a hold: it must name a commit of the server's own branch.
-func (j *judgement) server(path, name string, data []byte) {
-	hold := j.after.Servers[name].Hold
-	if was := j.before.Servers[name]; hold == nil || was != nil && was.Hold != nil && was.Hold.Commit == hold.Commit {
-		return
-	}
-	if _, err := j.service.earlierState(j.after.Servers[name], hold.Commit); err != nil {
-		text := "there is no such commit on the server's branch"
-		if known := new(hub.Error); errors.As(err, &known) {
-			text = known.Message
-		}
-		j.add(path, data, "hold.commit", errors.New(text))
-	}
-}
-
-// unused refuses to remove what certificates need.
-func (j *judgement) unused(path, name string, needs func(*manifest.Certificate) bool) {
-	for _, certificate := range sortedKeys(j.after.Certificates) {
-		if needs(j.after.Certificates[certificate]) {
-			j.add(path, nil, "", fmt.Errorf("the certificate %s still needs %s: change it in the same push", certificate, name))
-			return
-		}
-	}
-}

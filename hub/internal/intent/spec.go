@@ -52,27 +52,29 @@ func asciiName(name string) string {
 	return ascii
 }
 
-// check says everything that is wrong with a new certificate on main as it stands in snapshot. No message repeats
-// what was submitted.
-func check(c *manifest.Certificate, snapshot *gitstore.Snapshot) error {
+// check says everything that is wrong with a new certificate on main as it stands in tree. No message repeats what was
+// submitted.
+func check(c *manifest.Certificate, tree *manifest.Tree) error {
 	var f faults
 	f.add("body.name", manifest.ValidName(c.Name))
 	f.names(c.Names)
-	f.issuer(c, snapshot)
-	for i, p := range c.Deployments {
-		f.placement(fmt.Sprintf("body.deployments[%d]", i), p, snapshot)
-	}
+	f.all(tree.References(c))
 	if len(f) == 0 {
 		// What remains is about the document as a whole; its texts name keys and never values.
 		f.whole(c.Validate())
 	}
 	if len(f) == 0 {
-		f.targets(c, snapshot)
+		f.all(tree.Conflicts(c))
 	}
 	if len(f) == 0 {
 		return nil
 	}
 	return &hub.Error{Class: hub.ErrInvalid, Message: "the certificate has faults: mend them and send it again", Faults: f}
+}
+
+// treeOf is what people wish in snapshot, as a whole.
+func treeOf(snapshot *gitstore.Snapshot) *manifest.Tree {
+	return &manifest.Tree{Certificates: snapshot.Certificates, Servers: snapshot.Servers, Issuers: snapshot.Issuers}
 }
 
 type faults []hub.Fault
@@ -109,73 +111,10 @@ func (f *faults) names(names []string) {
 	}
 }
 
-func (f *faults) issuer(c *manifest.Certificate, snapshot *gitstore.Snapshot) {
-	issuer, ok := snapshot.Issuers[c.Issuer]
-	switch {
-	case !ok:
-		known := strings.Join(sortedKeys(snapshot.Issuers), ", ")
-		if known == "" {
-			known = "none"
-		}
-		f.add("body.issuer", errors.New("no such issuer; there are: "+known))
-	case issuer.Type == "acmesh" && c.Challenge == nil:
-		f.add("body.challenge", errors.New("this issuer has to know how control of the names is proven"))
+func (f *faults) all(found []manifest.Fault) {
+	for _, fault := range found {
+		*f = append(*f, hub.Fault{Location: "body." + fault.Key, Message: fault.Message})
 	}
-}
-
-func (f *faults) placement(location string, p manifest.Placement, snapshot *gitstore.Snapshot) {
-	if p.Server == "" {
-		return // a selector may wait for servers that come later
-	}
-	if _, ok := snapshot.Servers[p.Server]; !ok && manifest.ValidName(p.Server) == nil {
-		f.add(location+".server", errors.New("no such server: enrol it first (certferry server token makes its join token)"))
-	}
-}
-
-// targets refuses to put two certificates at one target of one server.
-func (f *faults) targets(c *manifest.Certificate, snapshot *gitstore.Snapshot) {
-	taken := map[place]string{}
-	for _, name := range sortedKeys(snapshot.Certificates) {
-		for _, p := range places(snapshot.Certificates[name], snapshot) {
-			taken[p.place] = name
-		}
-	}
-	for _, p := range places(c, snapshot) {
-		if other, ok := taken[p.place]; ok {
-			f.add(fmt.Sprintf("body.deployments[%d].target", p.index),
-				fmt.Errorf("on server %s the certificate %s is at this target already", p.server, other))
-		}
-	}
-}
-
-// place is one target on one server.
-type place struct{ server, deployer, target string }
-
-type indexedPlace struct {
-	place
-
-	index int
-}
-
-// places lists where the servers that are known today would hold c.
-func places(c *manifest.Certificate, snapshot *gitstore.Snapshot) []indexedPlace {
-	var all []indexedPlace
-	for i, p := range c.Deployments {
-		if p.Server != "" {
-			all = append(all, indexedPlace{place{p.Server, p.Deployer, p.Target}, i})
-			continue
-		}
-		selector, err := manifest.ParseSelector(p.Selector)
-		if err != nil {
-			continue
-		}
-		for _, name := range sortedKeys(snapshot.Servers) {
-			if selector.Matches(snapshot.Servers[name].Labels) {
-				all = append(all, indexedPlace{place{name, p.Deployer, p.Target}, i})
-			}
-		}
-	}
-	return all
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -1,0 +1,40 @@
+// This file says what main would be with some files changed, without changing it.
+
+package gitstore
+
+import (
+	"errors"
+	"maps"
+	"strings"
+
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+)
+
+// With returns snap as it would be after edits by people, and what is wrong with them. An edit with a fault is left out.
+// The rules for each file are those of Store.Receive; proposals cannot be merged in this way.
+func (snap *Snapshot) With(edits []gitrepo.Edit) (*Snapshot, []Fault) {
+	after := *snap
+	after.Certificates, after.Servers, after.Issuers = maps.Clone(snap.Certificates), maps.Clone(snap.Servers), maps.Clone(snap.Issuers)
+	var faults []Fault
+	for _, e := range edits {
+		if dir, _, _ := strings.Cut(e.Path, "/"); !intentDirs[dir] && e.Path != readme {
+			faults = append(faults, Fault{Path: e.Path, Err: errHubOnly})
+			continue
+		}
+		err := checkEdit(e)
+		if err == nil {
+			err = layOver(&after, e)
+		}
+		for _, f := range manifest.Faults(bare(err)) {
+			faults = append(faults, Fault{Path: e.Path, Line: f.Line, Err: errors.New(f.String())})
+		}
+	}
+	return &after, faults
+}
+
+// IsIntent says whether a file of main is one that people may change.
+func IsIntent(path string) bool {
+	dir, _, _ := strings.Cut(path, "/")
+	return path == readme || intentDirs[dir]
+}
