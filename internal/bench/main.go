@@ -29,6 +29,7 @@ type area struct {
 func areas() []area {
 	return []area{
 		{"store", benchStore},
+		{"push", benchPush},
 	}
 }
 
