@@ -153,9 +153,9 @@ func whole() map[string][]any {
 		}
 		return schema{"not": schema{"anyOf": all}}
 	}
-	when := func(key string, value any, then schema) schema {
+	ofType := func(value string, then schema) schema {
 		return schema{
-			"if":   schema{"properties": schema{key: schema{"const": value}}, "required": []any{key}},
+			"if":   schema{"properties": schema{"type": schema{"const": value}}, "required": []any{"type"}},
 			"then": then,
 		}
 	}
@@ -172,8 +172,8 @@ func whole() map[string][]any {
 			"then": schema{"properties": schema{"names": schema{"items": schema{"not": schema{"pattern": `^\*`}}}}},
 		}},
 		"Challenge": {
-			when("type", "dns-01", dns),
-			when("type", "http-01", http),
+			ofType("dns-01", dns),
+			ofType("http-01", http),
 			schema{
 				"if":   schema{"properties": schema{"method": schema{"const": "webroot"}}, "required": []any{"method"}},
 				"then": schema{"required": []any{"webroot"}}, "else": absent("webroot"),
@@ -181,8 +181,8 @@ func whole() map[string][]any {
 		},
 		"Placement": {schema{"oneOf": []any{schema{"required": []any{"server"}}, schema{"required": []any{"selector"}}}}},
 		"Issuer": {
-			when("type", "acmesh", schema{"required": []any{"acme"}, "not": schema{"required": []any{"privateCA"}}}),
-			when("type", "privateca", absent("acme")),
+			ofType("acmesh", schema{"required": []any{"acme"}, "not": schema{"required": []any{"privateCA"}}}),
+			ofType("privateca", absent("acme")),
 		},
 	}
 }
@@ -208,7 +208,10 @@ func newGenerator(t *testing.T) *generator {
 func (g *generator) document(kind string, typ reflect.Type) []byte {
 	g.t.Helper()
 	s := g.object(typ)
-	properties := s["properties"].(schema) //nolint:forcetypeassert // object made it
+	properties, ok := s["properties"].(schema)
+	if !ok {
+		g.t.Fatalf("%s has no properties", kind)
+	}
 	properties["apiVersion"] = schema{"const": manifest.APIVersion, "description": "The version of the format."}
 	properties["kind"] = schema{"const": kind, "description": "The kind of document."}
 	s["dependentRequired"] = schema{"apiVersion": []any{"kind"}, "kind": []any{"apiVersion"}}
@@ -227,8 +230,7 @@ func (g *generator) document(kind string, typ reflect.Type) []byte {
 func (g *generator) object(typ reflect.Type) schema {
 	g.t.Helper()
 	properties, required := schema{}, []any{}
-	for i := range typ.NumField() {
-		field := typ.Field(i)
+	for field := range typ.Fields() {
 		key, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		if key == "apiVersion" || key == "kind" {
 			continue
@@ -301,7 +303,10 @@ func comments(t *testing.T) map[string]string {
 				continue
 			}
 			for _, spec := range g.Specs {
-				typ := spec.(*ast.TypeSpec) //nolint:forcetypeassert // that is what type declarations hold
+				typ, ok := spec.(*ast.TypeSpec)
+				if !ok {
+					continue
+				}
 				all[typ.Name.Name] = line(g.Doc)
 				fields, ok := typ.Type.(*ast.StructType)
 				if !ok {

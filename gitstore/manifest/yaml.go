@@ -82,7 +82,7 @@ func decodeYAML[T any, P interface {
 	if err := dec.Decode(v); errors.Is(err, io.EOF) {
 		return fault(errors.New("the file is empty"))
 	} else if err != nil {
-		return fault(oneLine(err))
+		return fault(oneLine(located(err, &tree)))
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return fault(errors.New("the file holds more than one document"))
@@ -115,13 +115,61 @@ func plain(node *yaml.Node) error {
 // unknownKey is how the library puts it.
 var unknownKey = regexp.MustCompile(`field (\S+) not found in type [\w.]+`)
 
+// located says where a time stands that cannot be read, which the library does not.
+func located(err error, tree *yaml.Node) error {
+	bad := new(time.ParseError)
+	if !errors.As(err, &bad) {
+		return err
+	}
+	line := tree.Line
+	var walk func(*yaml.Node)
+	walk = func(node *yaml.Node) {
+		if node.Kind == yaml.ScalarNode && node.Value == bad.Value {
+			line = node.Line
+		}
+		for _, child := range node.Content {
+			walk(child)
+		}
+	}
+	walk(tree)
+	return fmt.Errorf("line %d: there is text where %s should be", line, expected["time.Time"])
+}
+
+// wrongType is how the library puts a value of another type; it quotes the value, if that is short.
+var wrongType = regexp.MustCompile("cannot unmarshal !!([a-z]+)(?: `[^`]*`)? into ([\\w.\\[\\]*]+)")
+
+// found and expected put YAML's and Go's types into words.
+var (
+	found    = map[string]string{"seq": "a list", "map": "a set of keys", "str": "text", "int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
+	expected = map[string]string{"string": "text", "int": "a whole number", "bool": "true or false", "time.Time": "a time such as 2026-11-23T12:00:00Z"}
+)
+
+// inWords says what stands where, and what should.
+func inWords(text string) string {
+	return wrongType.ReplaceAllStringFunc(text, func(match string) string {
+		parts := wrongType.FindStringSubmatch(match)
+		is, ok := found[parts[1]]
+		if !ok {
+			is = "something else"
+		}
+		wanted, ok := expected[parts[2]]
+		if !ok {
+			wanted = "a set of keys"
+		}
+		if strings.HasPrefix(parts[2], "[]") || parts[2] == "manifest.Waves" {
+			wanted = "a list"
+		}
+		return "there is " + is + " where " + wanted + " should be"
+	})
+}
+
 // oneLine keeps the library's list of errors, and what it repeats of the file, within one printable line.
 func oneLine(err error) error {
 	text := err.Error()
 	if list := (*yaml.TypeError)(nil); errors.As(err, &list) {
 		text = strings.Join(list.Errors, "; ")
 	}
-	text = unknownKey.ReplaceAllString(strings.TrimPrefix(text, "yaml: "), `unknown key "$1"`)
+	text = inWords(unknownKey.ReplaceAllString(strings.TrimPrefix(text, "yaml: "), `unknown key "$1"`))
 	text = strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {
 			return '\ufffd'
