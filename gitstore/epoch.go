@@ -72,27 +72,32 @@ func (s *Store) Prune(ctx context.Context, opt PruneOptions) (PruneReport, error
 
 // epochPlan is what is to begin and what is to stay.
 type epochPlan struct {
+	store *Store
+	old   func(*gitrepo.Commit) bool
+	holds map[string]string
+	kept  map[gitrepo.Hash]bool
+
 	at    gitrepo.Hash            // of epochsRef, zero if there is none
 	begin map[string]gitrepo.Hash // reference to the tip that was looked at
 	stay  map[string]gitrepo.Hash // reference to the tip of its earlier epoch
+	seen  int                     // earlier epochs that a branch follows
 	ended int
 	held  int
 }
 
 // planEpochs looks at each server's branch.
 func (s *Store) planEpochs(ctx context.Context, keep time.Duration) (*epochPlan, error) {
-	plan := &epochPlan{begin: map[string]gitrepo.Hash{}, stay: map[string]gitrepo.Hash{}}
-	holds, err := s.holds()
-	if err != nil {
-		return nil, err
-	}
-	kept, err := s.keptEpochs()
-	if err != nil {
+	now := s.cfg.Now()
+	plan := &epochPlan{store: s, begin: map[string]gitrepo.Hash{}, stay: map[string]gitrepo.Hash{}}
+	plan.old = func(c *gitrepo.Commit) bool { return now.Sub(c.Committer.When) > keep }
+	var err error
+	if plan.holds, err = s.holds(); err != nil {
 		return nil, err
 	}
 	plan.at, _ = s.repo.Ref(epochsRef)
-	old := func(c *gitrepo.Commit) bool { return s.cfg.Now().Sub(c.Committer.When) > keep }
-	seen := 0
+	if plan.kept, err = s.keptEpochs(); err != nil {
+		return nil, err
+	}
 	for ref, tip := range s.repo.Refs() {
 		server, ok := strings.CutPrefix(ref, manifest.ServerBranch(""))
 		if !ok {
@@ -101,34 +106,48 @@ func (s *Store) planEpochs(ctx context.Context, keep time.Duration) (*epochPlan,
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		log, err := s.repo.Log(tip, 0)
-		if err != nil {
+		if err := plan.branch(ref, server, tip); err != nil {
 			return nil, fmt.Errorf("history of server %s: %w", server, err)
 		}
-		root := log[len(log)-1]
-		before, ok := previous(root)
-		if ok = ok && kept[before]; ok {
-			seen++
-			last, err := s.repo.Commit(before)
-			if err != nil {
-				return nil, fmt.Errorf("history of server %s: %w", server, err)
-			}
-			held := holds[server] != "" && !slices.ContainsFunc(log, func(c *gitrepo.Commit) bool { return c.Hash.String() == holds[server] })
-			if held {
-				plan.held++
-			}
-			if held || !old(last) || len(log) < keptGenerations {
-				plan.stay[ref] = before
-				continue
-			}
-			plan.ended++
-		}
-		if old(root) && len(log) > keptGenerations {
-			plan.begin[ref], plan.stay[ref] = tip, tip
-		}
 	}
-	plan.ended += len(kept) - seen // of servers that are gone
+	plan.ended += len(plan.kept) - plan.seen // of servers that are gone
 	return plan, nil
+}
+
+// branch decides about one server's branch.
+func (p *epochPlan) branch(ref, server string, tip gitrepo.Hash) error {
+	log, err := p.store.repo.Log(tip, 0)
+	if err != nil {
+		return err
+	}
+	root := log[len(log)-1]
+	if before, ok := previous(root); ok && p.kept[before] {
+		p.seen++
+		last, err := p.store.repo.Commit(before)
+		if err != nil {
+			return err
+		}
+		if p.heldBefore(server, log) {
+			p.held++
+			p.stay[ref] = before
+			return nil
+		}
+		if !p.old(last) || len(log) < keptGenerations {
+			p.stay[ref] = before
+			return nil
+		}
+		p.ended++
+	}
+	if p.old(root) && len(log) > keptGenerations {
+		p.begin[ref], p.stay[ref] = tip, tip
+	}
+	return nil
+}
+
+// heldBefore tells whether a server is held at a commit that is not in log.
+func (p *epochPlan) heldBefore(server string, log []*gitrepo.Commit) bool {
+	hold := p.holds[server]
+	return hold != "" && !slices.ContainsFunc(log, func(c *gitrepo.Commit) bool { return c.Hash.String() == hold })
 }
 
 // holds returns the commits that servers are held at. Where the file cannot be read, any commit may be it.
@@ -186,6 +205,10 @@ func previous(root *gitrepo.Commit) (gitrepo.Hash, bool) {
 func (s *Store) moveEpochs(ctx context.Context, plan *epochPlan, report *PruneReport) error {
 	s.write.Lock()
 	defer s.write.Unlock()
+	if holds, err := s.holds(); err != nil || !maps.Equal(holds, plan.holds) { // the plan is out of date: the next time
+		report.Begun, report.Ended = 0, 0
+		return err
+	}
 	var batch []gitrepo.Update
 	for ref, tip := range plan.begin {
 		if now, _ := s.repo.Ref(ref); now != tip { // it has its turn the next time

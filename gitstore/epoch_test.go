@@ -155,7 +155,7 @@ func TestPruneKeepsWhatIsHeld(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	p.live(t, 3, 10*day)
-	held := history(t, p.store, "web-1")[2].Commit.Hash.String()
+	held := history(t, p.store, "web-1")[2].Hash.String()
 	put := func(hold *manifest.Hold) {
 		t.Helper()
 		data, err := (&manifest.Server{APIVersion: manifest.APIVersion, Kind: manifest.KindServer, Name: "web-1", Hold: hold}).Encode()

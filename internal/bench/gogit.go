@@ -42,17 +42,17 @@ func newGoGit(f *fleet, dir string) (*goGit, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.keyring, err = g.object(plumbing.BlobObject, f.keyring); err != nil {
+	if g.keyring, err = g.blob(f.keyring); err != nil {
 		return nil, err
 	}
-	g.keyringSig, err = g.object(plumbing.BlobObject, f.keyringSig)
+	g.keyringSig, err = g.blob(f.keyringSig)
 	return g, err
 }
 
-// object writes a loose object.
-func (g *goGit) object(kind plumbing.ObjectType, data []byte) (plumbing.Hash, error) {
+// blob writes a file as a loose object.
+func (g *goGit) blob(data []byte) (plumbing.Hash, error) {
 	o := g.storer.NewEncodedObject()
-	o.SetType(kind)
+	o.SetType(plumbing.BlobObject)
 	w, err := o.Writer()
 	if err != nil {
 		return plumbing.ZeroHash, err
@@ -175,7 +175,7 @@ func (g *goGit) write(server string, s *sealed) error {
 	var blobs [3]plumbing.Hash
 	for i, data := range [][]byte{s.bundle, s.manifest, s.manifestSig} {
 		var err error
-		if blobs[i], err = g.object(plumbing.BlobObject, data); err != nil {
+		if blobs[i], err = g.blob(data); err != nil {
 			return err
 		}
 	}
@@ -212,7 +212,7 @@ func flatMain(n int) ([]object.TreeEntry, error) {
 func (g *goGit) renewFlat(entries []object.TreeEntry, files map[string][]byte) error {
 	var dir []object.TreeEntry
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		h, err := g.object(plumbing.BlobObject, files[name])
+		h, err := g.blob(files[name])
 		if err != nil {
 			return err
 		}
