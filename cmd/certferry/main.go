@@ -91,6 +91,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			setupCommand(), loginCommand(), logoutCommand(),
 			certificateCommand(), serverCommand(), rollbackCommand(), commitCommand(), alertCommand(), remoteCommand(), statusCommand(), gitCredentialCommand(),
+			planCommand(), lintCommand(),
 			{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 				_, err := fmt.Fprintln(c.App.Writer, version)
 				return err
