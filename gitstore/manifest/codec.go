@@ -186,6 +186,20 @@ func (d *Deployment) validate() error {
 	if key, err := validNames(d.Names); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
+	return d.validateKey()
+}
+
+func (d *Deployment) validateKey() error {
+	switch {
+	case d.BundleKey == "" && d.BundleKeySHA256 == "" && d.BundleKeySize == 0:
+		return nil
+	case d.BundleKey != BundleKeyPath(d.Certificate):
+		return errors.New("bundle_key: must be bundles/<certificate>.key, or absent")
+	case !isHex(d.BundleKeySHA256, 64):
+		return errors.New("bundle_key_sha256: must have 64 lower-case hexadecimal digits")
+	case d.BundleKeySize < 1 || d.BundleKeySize > maxBundleKey:
+		return fmt.Errorf("bundle_key_size: must lie between 1 and %d", maxBundleKey)
+	}
 	return nil
 }
 

@@ -64,6 +64,12 @@ type Deployment struct {
 	Bundle       string `json:"bundle"`
 	BundleSHA256 string `json:"bundle_sha256"`
 	BundleSize   int64  `json:"bundle_size"`
+	// BundleKey is set where the bundle is a body that several servers share, of which each has a key packet of its
+	// own: the path of that packet in the same commit, always "bundles/<certificate>.key". The packet followed by the
+	// bundle is the message. All three are set, or none.
+	BundleKey       string `json:"bundle_key,omitempty"`
+	BundleKeySHA256 string `json:"bundle_key_sha256,omitempty"`
+	BundleKeySize   int64  `json:"bundle_key_size,omitempty"`
 	Deployer     string `json:"deployer"`
 	Target       string `json:"target"`
 	// StepBack says that a certificate that expires earlier than the one served is meant: somebody rolled back.

@@ -70,6 +70,46 @@ func TestManifestGolden(t *testing.T) {
 	}
 }
 
+// sharedManifest is goodManifest with a second certificate, whose bundle is shared.
+func sharedManifest() *manifest.Manifest {
+	m := goodManifest()
+	d := m.Deployments[0]
+	d.Certificate, d.Bundle, d.StepBack = "zone", "bundles/zone.pgp", false
+	d.BundleKey, d.BundleKeySHA256, d.BundleKeySize = "bundles/zone.key", hex64, 96
+	m.Deployments = append(m.Deployments, d)
+	return m
+}
+
+func TestSharedManifestGolden(t *testing.T) {
+	t.Parallel()
+	data, err := sharedManifest().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "manifest-shared.json", data)
+	got, err := manifest.Decode(data)
+	if diff := cmp.Diff(sharedManifest(), got); err != nil || diff != "" {
+		t.Errorf("decoded: %v %s", err, diff)
+	}
+	for name, change := range map[string]func(d *manifest.Deployment){
+		"path alone":         func(d *manifest.Deployment) { d.BundleKeySHA256, d.BundleKeySize = "", 0 },
+		"no path":            func(d *manifest.Deployment) { d.BundleKey = "" },
+		"sum alone":          func(d *manifest.Deployment) { d.BundleKey, d.BundleKeySize = "", 0 },
+		"size alone":         func(d *manifest.Deployment) { d.BundleKey, d.BundleKeySHA256 = "", "" },
+		"another's path":     func(d *manifest.Deployment) { d.BundleKey = "bundles/www.key" },
+		"path of the bundle": func(d *manifest.Deployment) { d.BundleKey = d.Bundle },
+		"sum":                func(d *manifest.Deployment) { d.BundleKeySHA256 = "x" },
+		"negative size":      func(d *manifest.Deployment) { d.BundleKeySize = -1 },
+		"size":               func(d *manifest.Deployment) { d.BundleKeySize = 1 << 20 },
+	} {
+		m := sharedManifest()
+		change(&m.Deployments[1])
+		if _, err := m.Encode(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
 func TestKeyringGolden(t *testing.T) {
 	t.Parallel()
 	data, err := goodKeyring().Encode()

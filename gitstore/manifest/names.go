@@ -15,6 +15,8 @@ const (
 	maxNames = 100
 	// maxBundle bounds a sealed bundle, in bytes.
 	maxBundle = 1 << 20
+	// maxBundleKey bounds a key packet beside a bundle, in bytes.
+	maxBundleKey = 1 << 10
 )
 
 // MainBranch is the branch that people read and review.
@@ -66,6 +68,9 @@ func IssuedDir(name string) string {
 
 // BundlePath is where a certificate's sealed bundle stands on a server's branch.
 func BundlePath(certificate string) string { return BundleDir + "/" + certificate + ".pgp" }
+
+// BundleKeyPath is where the key packet stands with which a server opens a bundle that it shares with others.
+func BundleKeyPath(certificate string) string { return BundleDir + "/" + certificate + ".key" }
 
 // ValidName says what is wrong with the name of a certificate, server, issuer, deployer or target, nil for nothing.
 // The name becomes part of paths and references, hence the small alphabet. The error does not repeat the name.

@@ -76,6 +76,11 @@ func notBefore(now time.Time, signer *openpgp.Entity) time.Time {
 // recipient. Nothing is returned unless everything verified; an error is ErrNotForUs, ErrSignature or says that
 // the message is damaged.
 func Open(sealed []byte, key *PrivateKey, trusted []*PublicKey, now time.Time) ([]byte, error) {
+	return open(sealed, key, trusted, namesOnly(key), now)
+}
+
+// open is Open with a say in whom the signature must name.
+func open(sealed []byte, key *PrivateKey, trusted []*PublicKey, recipients func(*packet.Signature) error, now time.Time) ([]byte, error) {
 	if len(sealed) > maxSealed {
 		return nil, fmt.Errorf("open: more than %d bytes", maxSealed)
 	}
@@ -102,16 +107,26 @@ func Open(sealed []byte, key *PrivateKey, trusted []*PublicKey, now time.Time) (
 		clear(plain)
 		return nil, fmt.Errorf("open: more than %d bytes inside", MaxPlain)
 	}
-	if err := checkSigned(message, key, trusted); err != nil {
+	if err := checkSigned(message, trusted, recipients); err != nil {
 		clear(plain)
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	return plain, nil
 }
 
+// namesOnly wants a signature to name key as the one recipient.
+func namesOnly(key *PrivateKey) func(*packet.Signature) error {
+	return func(s *packet.Signature) error {
+		if len(s.IntendedRecipients) != 1 || !bytes.Equal(s.IntendedRecipients[0].Fingerprint, key.entity.PrimaryKey.Fingerprint) {
+			return fmt.Errorf("%w: it must name this recipient and no other", ErrSignature)
+		}
+		return nil
+	}
+}
+
 // checkSigned holds the signature of a message that was read to its end against the trusted keys. The ring that it
 // was verified with also holds the recipient's own key, which must not count.
-func checkSigned(message *openpgp.MessageDetails, key *PrivateKey, trusted []*PublicKey) error {
+func checkSigned(message *openpgp.MessageDetails, trusted []*PublicKey, recipients func(*packet.Signature) error) error {
 	switch {
 	case !message.IsSigned || len(message.SignatureCandidates) != 1:
 		return fmt.Errorf("%w: it must hold exactly one", ErrSignature)
@@ -119,9 +134,9 @@ func checkSigned(message *openpgp.MessageDetails, key *PrivateKey, trusted []*Pu
 		return fmt.Errorf("%w: %w", ErrSignature, message.SignatureError)
 	case !message.IsVerified || message.SignedBy == nil || message.Signature == nil:
 		return ErrSignature
-	case len(message.Signature.IntendedRecipients) != 1 ||
-		!bytes.Equal(message.Signature.IntendedRecipients[0].Fingerprint, key.entity.PrimaryKey.Fingerprint):
-		return fmt.Errorf("%w: it must name this recipient and no other", ErrSignature)
+	}
+	if err := recipients(message.Signature); err != nil {
+		return err
 	}
 	signer := fingerprint(message.SignedBy.Entity)
 	if !slices.ContainsFunc(trusted, func(t *PublicKey) bool { return t.Fingerprint() == signer }) {
