@@ -18,6 +18,9 @@ import (
 // write to a client, so that packs can be merged under them.
 type packStore struct {
 	objects string // the folder objects
+	// loose says that somebody else's git had left loose objects when the store was opened. Where there are none, has
+	// need not ask the disk for each object of a batch; an object that comes later is written once more, in a pack.
+	loose bool
 
 	mu    sync.RWMutex
 	packs []*pack
@@ -36,6 +39,11 @@ func openPackStore(objects string) (*packStore, error) {
 	if err != nil {
 		return nil, err
 	}
+	fans, err := filepath.Glob(filepath.Join(objects, "[0-9a-f][0-9a-f]"))
+	if err != nil {
+		return nil, err
+	}
+	s.loose = len(fans) > 0
 	for _, name := range names {
 		p, err := openPack(name[:len(name)-len(".idx")])
 		if err != nil {
@@ -141,6 +149,9 @@ func (s *packStore) has(h Hash) bool {
 		}
 	}
 	s.mu.RUnlock()
+	if !s.loose {
+		return false
+	}
 	_, err := os.Lstat(s.loosePath(h))
 	return err == nil
 }
@@ -149,7 +160,7 @@ func (s *packStore) has(h Hash) bool {
 func (s *packStore) object(h Hash) (plumbing.ObjectType, []byte, error) {
 	kind, data, err := s.packed(h)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.loose(h)
+		return s.readLoose(h)
 	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("read object %s: %w", h, err)
@@ -190,8 +201,8 @@ func (s *packStore) loosePath(h Hash) string {
 	return filepath.Join(s.objects, name[:2], name[2:])
 }
 
-// loose reads an object that somebody else's git wrote. This package writes none.
-func (s *packStore) loose(h Hash) (kind plumbing.ObjectType, data []byte, err error) {
+// readLoose reads an object that somebody else's git wrote. This package writes none.
+func (s *packStore) readLoose(h Hash) (kind plumbing.ObjectType, data []byte, err error) {
 	f, err := os.Open(s.loosePath(h))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil, notExist("object %s", h)

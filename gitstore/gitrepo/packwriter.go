@@ -16,8 +16,15 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/hash"
 )
 
+// smallTree is the size, in bytes, up to which a tree is stored as it is: it is mostly hashes, and compressing it takes
+// more time than sealing a bundle, for a few bytes.
+const smallTree = 512
+
 // newEntry makes a pack entry of an object.
 func newEntry(kind plumbing.ObjectType, data []byte, d *deflaters) (*rawEntry, error) {
+	if kind == plumbing.TreeObject && len(data) <= smallTree {
+		d = &stored
+	}
 	var out bytes.Buffer
 	out.Grow(len(data) + 64)
 	head := entryHeader(kind, len(data))
