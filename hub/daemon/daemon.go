@@ -26,7 +26,6 @@ import (
 	"github.com/certferry/certferry/hub/internal/database"
 	"github.com/certferry/certferry/hub/internal/httpapi"
 	"github.com/certferry/certferry/hub/internal/intent"
-	"github.com/certferry/certferry/hub/internal/mirror"
 	"github.com/certferry/certferry/hub/internal/monitor"
 	"github.com/certferry/certferry/hub/internal/reconcile"
 )
@@ -56,7 +55,7 @@ type Hub struct {
 	auth       *auth.Auth
 	reconciler *reconcile.Reconciler
 	handler    http.Handler
-	mirror     *mirror.Mirror
+	mirror     *remotes
 
 	closers []func() error
 }

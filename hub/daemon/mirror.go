@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +27,8 @@ type RemoteConfig struct {
 
 	// Intent lets people's commits to main on the remote count. Without it the remote is a copy only.
 	Intent bool `yaml:"intent"`
+	// Forge is where the host takes commit statuses; nil for nowhere.
+	Forge *ForgeConfig `yaml:"forge"`
 }
 
 // checkRemotes finds what is wrong with the remotes; each fault names its key.
@@ -47,12 +48,15 @@ func checkRemotes(remotes []RemoteConfig) error {
 		if err := r.Check(); err != nil {
 			faults = append(faults, errors.New(key(err.Error())))
 		}
+		if err := r.Forge.check(r.Intent); err != nil {
+			faults = append(faults, fault(key("forge"), err.Error()))
+		}
 	}
 	return errors.Join(faults...)
 }
 
 // newMirror makes the mirror of all remotes. Their secrets are read now, so that a mistake shows at the start.
-func newMirror(cfg *Config, repo *gitrepo.Repo, wishes *intent.Service, alerts mirror.Alerts, now func() time.Time, log *slog.Logger) (*mirror.Mirror, error) {
+func newMirror(cfg *Config, repo *gitrepo.Repo, wishes *intent.Service, alerts mirror.Alerts, now func() time.Time, log *slog.Logger) (*remotes, error) {
 	limits := gitrepo.PushLimits
 	limits.Timeout = remoteTimeout
 	targets := make([]mirror.Target, 0, len(cfg.Remotes))
@@ -64,16 +68,12 @@ func newMirror(cfg *Config, repo *gitrepo.Repo, wishes *intent.Service, alerts m
 		}
 		targets = append(targets, mirror.Target{Name: c.Name, URL: c.URL, Remote: remote, Intent: c.Intent})
 	}
-	return mirror.New(mirror.Config{
-		Repo: repo, Targets: targets, Intake: intake{wishes}, Alerts: alerts, Now: now, Logger: log,
-	}), nil
-}
-
-// intake gives people's commits to the service that decides about them; it tells of what it refuses by itself.
-type intake struct{ wishes *intent.Service }
-
-// Take implements mirror.Intake.
-func (i intake) Take(ctx context.Context, remote string, in *gitrepo.Incoming, tip gitrepo.Hash) error {
-	_, err := i.wishes.Take(ctx, remote, in, tip)
-	return err
+	statuses, err := newStatuses(cfg.Remotes, log)
+	if err != nil {
+		return nil, err
+	}
+	m := mirror.New(mirror.Config{
+		Repo: repo, Targets: targets, Intake: intake{wishes, statuses, cfg.PublicURL}, Alerts: alerts, Now: now, Logger: log,
+	})
+	return &remotes{m, statuses}, nil
 }

@@ -161,6 +161,12 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// Ready says what is wrong with the token's file, so that a mistake shows early. It does not ask the host.
+func (c *Client) Ready() error {
+	_, err := c.token()
+	return err
+}
+
 // Set sets the status of a commit. What may pass is tried again, with pauses that grow or that the host asks for.
 func (c *Client) Set(ctx context.Context, s Status) error {
 	pause := c.delay
