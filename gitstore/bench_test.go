@@ -95,3 +95,50 @@ func BenchmarkPublishUnchanged(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkOpen checks, at start, a store of 10,000 servers.
+func BenchmarkOpen(b *testing.B) {
+	w := newWorld(b)
+	s, err := gitstore.Open(w.config(1))
+	w.must(err)
+	bundle := w.bundle(60, "example.com")
+	key := w.key("server").Public()
+	states := make([]gitstore.ServerState, 10_000)
+	for i := range states {
+		states[i] = gitstore.ServerState{
+			Server: fmt.Sprintf("web-%d", i), Key: key, Deployments: []gitstore.Wanted{want("example.com", bundle)},
+		}
+	}
+	_, err = s.Publish(b.Context(), snapshot(b, s).Commit, states)
+	w.must(err)
+	w.must(s.Close())
+	for b.Loop() {
+		s, err := gitstore.Open(w.config(1))
+		w.must(err)
+		w.must(s.Close())
+	}
+}
+
+// BenchmarkPrune looks, with nothing to do, through 1,000 servers of ten generations.
+func BenchmarkPrune(b *testing.B) {
+	w := newWorld(b)
+	s := w.open(1)
+	bundle := w.bundle(60, "example.com")
+	key := w.key("server").Public()
+	states := make([]gitstore.ServerState, 1000)
+	for i := range states {
+		states[i] = gitstore.ServerState{
+			Server: fmt.Sprintf("web-%d", i), Key: key, Deployments: []gitstore.Wanted{want("example.com", bundle)},
+		}
+	}
+	for range 10 {
+		w.pass(day)
+		_, err := s.Publish(b.Context(), snapshot(b, s).Commit, states)
+		w.must(err)
+	}
+	for b.Loop() {
+		if _, err := s.Prune(b.Context(), gitstore.PruneOptions{Keep: 90 * day}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
