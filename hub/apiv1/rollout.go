@@ -45,3 +45,67 @@ type PromoteRequest struct {
 type ReasonRequest struct {
 	Reason string `json:"reason,omitempty" maxLength:"256"`
 }
+
+// FleetRollbackRequest is the body of POST /fleet/rollback.
+type FleetRollbackRequest struct {
+	// Commit is the commit of main whose certificates return, by 7 to 40 digits.
+	Commit string `json:"commit" minLength:"7" maxLength:"40"`
+	Reason string `json:"reason,omitempty" maxLength:"256"`
+	// Skip leaves certificates as they are that cannot go back; else they refuse the whole.
+	Skip bool `json:"skip,omitempty"`
+	// DryRun only says what would happen.
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// FleetRollback is what a rollback of the fleet did, or would do.
+type FleetRollback struct {
+	Commit  string        `json:"commit"`
+	Changed []FleetChange `json:"changed"`
+	Skipped []FleetChange `json:"skipped"`
+}
+
+// FleetChange is what becomes of one certificate.
+type FleetChange struct {
+	Certificate string `json:"certificate"`
+	Detail      string `json:"detail"`
+}
+
+// FleetResumed answers POST /fleet/resume.
+type FleetResumed struct {
+	// Certificates is how many renew again.
+	Certificates int `json:"certificates"`
+}
+
+// Proposal is an issue that waits for review.
+type Proposal struct {
+	Certificate string `json:"certificate"`
+	// Serial names it among the proposals of the certificate.
+	Serial string `json:"serial"`
+	// Branch is where it stands in the repository.
+	Branch     string    `json:"branch"`
+	Commit     string    `json:"commit"`
+	Names      []string  `json:"names"`
+	Issued     Issued    `json:"issued"`
+	InUse      *Issued   `json:"in_use,omitempty" doc:"What the certificate's servers have now."`
+	AskedBy    string    `json:"asked_by"`
+	Reason     string    `json:"reason,omitempty"`
+	ProposedAt time.Time `json:"proposed_at"`
+	// AgreedBy are those who agreed, Missing is how many more must.
+	AgreedBy []string `json:"agreed_by"`
+	Missing  int      `json:"missing"`
+	// Servers are those that get it once it is merged.
+	Servers []string `json:"servers"`
+}
+
+// ReviewRequest is the body of POST /proposals/{certificate}/approve and reject.
+type ReviewRequest struct {
+	// Serial makes sure that the proposal is the one that was looked at.
+	Serial string `json:"serial,omitempty" maxLength:"64"`
+	Reason string `json:"reason,omitempty" maxLength:"256"`
+}
+
+// ReviewReply answers an approval.
+type ReviewReply struct {
+	// Merged says that enough people agreed: the issue goes to its servers.
+	Merged bool `json:"merged"`
+}

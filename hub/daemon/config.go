@@ -68,6 +68,9 @@ type Config struct {
 	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
 	CredentialsDir string `yaml:"credentials_dir"`
 
+	// Review says who must agree before an issued certificate goes to servers: none, required or two-person; none by
+	// default. A certificate may say otherwise.
+	Review string `yaml:"review"`
 	// RolloutWaves are the steps in which a new issue goes to its servers: numbers of servers, or shares such as 10%; 1
 	// and 10% by default, 100% for all at once. A certificate may say otherwise.
 	RolloutWaves []string `yaml:"rollout_waves"`
@@ -250,6 +253,7 @@ func (c *Config) setDefaults() {
 	if c.ReconcileInterval == 0 {
 		c.ReconcileInterval = 10 * time.Second
 	}
+	str(&c.Review, manifest.ReviewNone)
 	if c.RolloutWaveTimeout == 0 {
 		c.RolloutWaveTimeout = time.Hour
 	}
@@ -343,6 +347,7 @@ func (c *Config) checkNumbers() error {
 		{c.ACMEDNSWait > 0 && c.ACMEDNSWait <= time.Hour, "acme_dns_wait", "must be at most 1h"},
 		{c.ReconcileInterval >= 100*time.Millisecond && c.ReconcileInterval <= time.Hour, "reconcile_interval", "must lie between 100ms and 1h"},
 		{c.HeartbeatInterval >= time.Second && c.HeartbeatInterval <= time.Hour, "heartbeat_interval", "must lie between 1s and 1h"},
+		{slices.Contains([]string{manifest.ReviewNone, manifest.ReviewRequired, manifest.ReviewTwoPerson}, c.Review), "review", "must be none, required or two-person"},
 		{c.RolloutSoak >= 0 && c.RolloutSoak <= 30*24*time.Hour, "rollout_soak", "must be at most 720h"},
 		{c.RolloutWaveTimeout >= time.Second && c.RolloutWaveTimeout <= 30*24*time.Hour, "rollout_wave_timeout", "must lie between 1s and 720h"},
 		{c.StoreKeep == 0 || c.StoreKeep >= 24*time.Hour, "store_keep", "must be at least 24h, or 0 to keep everything"},

@@ -35,8 +35,8 @@ func TestLoadConfigDefaults(t *testing.T) {
 			"https://acme-v02.api.letsencrypt.org/directory", "https://acme-staging-v02.api.letsencrypt.org/directory",
 		},
 		ACMEStandalonePort: 80, ACMEDNSWait: 30 * time.Second, Workers: 8, ReconcileInterval: 10 * time.Second, HeartbeatInterval: time.Minute,
-		StoreKeep: 90 * 24 * time.Hour,
-		LogLevel:  "info", LogFormat: "text",
+		StoreKeep: 90 * 24 * time.Hour, Review: "none", RolloutWaves: []string{"1", "10%"}, RolloutWaveTimeout: time.Hour,
+		LogLevel: "info", LogFormat: "text",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -72,7 +72,7 @@ reconcile_interval: 30s
 		SigningKey: "/srv/certferry/keys/signing.key", EscrowKey: "/srv/certferry/keys/escrow.key", JWTKey: "/run/credentials/jwt",
 		ACMEScript: "/opt/acme/acme.sh", ACMEStandalonePort: 80, ACMEDNSWait: 30 * time.Second,
 		ACMEDirectories: []string{"https://one.example/dir", "https://two.example/dir"},
-		CredentialsDir:  "/srv/certferry/credentials", Workers: 2, RolloutWaves: []string{"1", "10%"}, RolloutWaveTimeout: time.Hour, StoreKeep: 2160 * time.Hour,
+		CredentialsDir:  "/srv/certferry/credentials", Workers: 2, Review: "none", RolloutWaves: []string{"1", "10%"}, RolloutWaveTimeout: time.Hour, StoreKeep: 2160 * time.Hour,
 		ReconcileInterval: 30 * time.Second, HeartbeatInterval: 5 * time.Second, LogLevel: "debug", LogFormat: "text",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

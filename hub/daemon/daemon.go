@@ -127,7 +127,7 @@ func (h *Hub) wire() error {
 		Store: h.store, Repo: h.store.Repo(), Data: h.db,
 		Issuer:      drivers.driver,
 		Credentials: h.cfg.credential, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
-		Alerts: h.db, Waves: h.cfg.waves(), Soak: h.cfg.RolloutSoak, WaveTimeout: h.cfg.RolloutWaveTimeout,
+		Alerts: h.db, Review: h.cfg.Review, Waves: h.cfg.waves(), Soak: h.cfg.RolloutSoak, WaveTimeout: h.cfg.RolloutWaveTimeout,
 		OfflineAfter: httpapi.MissedHeartbeats * h.cfg.HeartbeatInterval,
 		Workers:      h.cfg.Workers, Interval: h.cfg.ReconcileInterval, Now: h.opt.Now, Logger: h.opt.Logger,
 	})
@@ -136,7 +136,7 @@ func (h *Hub) wire() error {
 	}
 	wishes, err := intent.New(intent.Config{
 		Store: h.store, Files: h.store.Repo(), Jobs: h.db, Audit: h.db, Domain: h.cfg.EmailDomain,
-		Receiver: h.store, Alerts: h.db, SignedRemotes: !h.cfg.AllowUnsignedIntent, Signers: operatorKeys(h.cfg.paths().operators()),
+		Receiver: h.store, Alerts: h.db, Proposals: h.store, Review: h.cfg.Review, SignedRemotes: !h.cfg.AllowUnsignedIntent, Signers: operatorKeys(h.cfg.paths().operators()),
 		Due: reconcile.Due, Waves: h.cfg.waves(),
 		CheckIssuer: func(i *manifest.Issuer) error { _, err := drivers.driver(i); return err },
 		Changed:     h.reconciler.Trigger, Now: h.opt.Now,
@@ -152,7 +152,7 @@ func (h *Hub) wire() error {
 		return err
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
-		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, RenewAt: reconcile.RenewAt, Changed: h.reconciler.Trigger,
+		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, RenewAt: reconcile.RenewAt, Changed: h.reconciler.Trigger,
 		Remotes: h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,

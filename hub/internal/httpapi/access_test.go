@@ -26,7 +26,12 @@ var permitted = map[string]string{
 	"list-audit": "operator admin", "get-stats": "viewer operator admin",
 	"list-commits": "viewer operator admin", "get-commit": "viewer operator admin", "compare-commits": "viewer operator admin",
 	"get-plan-base": "viewer operator admin", "create-plan": "viewer operator admin",
-	"list-alerts": "viewer operator admin", "list-remotes": "viewer operator admin",
+	"list-alerts":   "viewer operator admin",
+	"list-rollouts": "viewer operator admin", "get-rollout": "viewer operator admin", "pause-rollout": "operator admin",
+	"resume-rollout": "operator admin", "promote-rollout": "operator admin", "abort-rollout": "operator admin",
+	"list-proposals": "viewer operator admin", "get-proposal": "viewer operator admin",
+	"approve-proposal": "operator admin", "reject-proposal": "operator admin",
+	"rollback-fleet": "operator admin", "resume-fleet": "operator admin", "hold-server": "operator admin", "list-remotes": "viewer operator admin",
 }
 
 // TestWhoMayWhat walks all operations by all callers. The requests have no good body: who may call gets past the

@@ -35,6 +35,9 @@ type Config struct {
 	Fleet  Fleet
 	// Commits reads the repository's history for people.
 	Commits Commits
+	// Rollouts and Proposals describe what is on its way, or waits.
+	Rollouts  Rollouts
+	Proposals Proposals
 	// RenewAt says when a certificate is due for renewal; nil where nobody knows.
 	RenewAt func(*manifest.Certificate, *manifest.IssuedCertificate) time.Time
 	// Changed is called when the database learned what the reconcile loop must act on, such as a server's approval;
@@ -67,7 +70,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	switch {
-	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil:
+	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil, c.Rollouts == nil, c.Proposals == nil:
 		return errors.New("make HTTP API: a service is missing")
 	case c.Now == nil, c.Logger == nil:
 		return errors.New("make HTTP API: clock or logger is missing")
@@ -156,6 +159,9 @@ type Sessions interface {
 type Intent interface {
 	Certificates
 	ServerIntent
+	RolloutIntent
+	ReviewIntent
+	FleetIntent
 	Plans
 }
 
@@ -171,6 +177,7 @@ type Certificates interface {
 type ServerIntent interface {
 	EnsureServer(ctx context.Context, name string, labels map[string]string) error
 	RollbackServer(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error
+	HoldServer(ctx context.Context, actor hub.Principal, requestID, name, reason string) error
 	ResumeServer(ctx context.Context, actor hub.Principal, requestID, name string) error
 }
 

@@ -44,15 +44,16 @@ var start = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // world is a hub's API over a real database and real authentication, with Git and intent stood in for.
 type world struct {
-	tb     testing.TB
-	db     *database.DB
-	auth   *auth.Auth
-	fleet  *fleet
-	store  *gitstore.Store
-	intent *intentLog
-	log    *logBuffer
-	cfg    httpapi.Config
-	srv    *httptest.Server
+	tb       testing.TB
+	db       *database.DB
+	auth     *auth.Auth
+	fleet    *fleet
+	store    *gitstore.Store
+	rollouts *rollouts
+	intent   *intentLog
+	log      *logBuffer
+	cfg      httpapi.Config
+	srv      *httptest.Server
 
 	mu    sync.Mutex
 	now   time.Time
@@ -74,8 +75,10 @@ func newWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	w.must(err)
 	w.intent.fleet = w.fleet
 	w.store = hubtest.NewStore(tb, w.clock)
+	w.rollouts = &rollouts{}
 	w.cfg = httpapi.Config{
 		Data: w.db, Auth: w.auth, Intent: w.intent, Fleet: w.fleet, Commits: w.store,
+		Rollouts: w.rollouts, Proposals: w.store,
 		RenewAt: func(_ *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
 			return have.NotAfter.Add(-30 * 24 * time.Hour)
 		},

@@ -118,6 +118,7 @@ func (s *server) humaConfig() huma.Config {
 		{Name: "agents", Description: "What agents send."},
 		{Name: "servers", Description: "Machines that serve certificates."},
 		{Name: "certificates", Description: "Wishes for certificates and what fulfils them."},
+		{Name: "rollouts", Description: "How new issues go out: waves, review, and the way back for all."},
 		{Name: "commits", Description: "The repository's history: what changed, who signed."},
 		{Name: "overview", Description: "Jobs, issuers, alerts, audit history and figures."},
 	}

@@ -66,6 +66,7 @@ func newServer(cfg Config) *server {
 	s.addCertificates()
 	s.addOverview()
 	s.addCommits()
+	s.addRollouts()
 	s.addPlans()
 	s.addAlerts()
 	s.addRemotes()

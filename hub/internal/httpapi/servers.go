@@ -54,6 +54,10 @@ func (s *server) addServers() {
 		summary: "Take a server back to an earlier commit of its branch and hold it there",
 	}, s.rollbackServer)
 	add(s, operation{
+		id: "hold-server", method: http.MethodPost, path: "/servers/{name}/hold", tag: "servers",
+		summary: "Keep a server at what it has",
+	}, s.holdServer)
+	add(s, operation{
 		id: "resume-server", method: http.MethodPost, path: "/servers/{name}/resume", tag: "servers",
 		summary: "End the hold of a server",
 	}, s.resumeServer)
@@ -138,6 +142,16 @@ func (s *server) rollbackServer(ctx context.Context, c *call, in *nameOptionalIn
 	}
 	commit, reason := rollbackOf(in.Body)
 	if err := s.cfg.Intent.RollbackServer(ctx, c.principal, c.requestID, in.Name, commit, reason); err != nil {
+		return nil, err
+	}
+	return s.showServer(ctx, in.Name)
+}
+
+func (s *server) holdServer(ctx context.Context, c *call, in *nameOptionalInput[apiv1.ReasonRequest]) (*output[apiv1.Server], error) {
+	if _, err := s.knownServer(ctx, in.Name); err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Intent.HoldServer(ctx, c.principal, c.requestID, in.Name, reasonIn(in.Body)); err != nil {
 		return nil, err
 	}
 	return s.showServer(ctx, in.Name)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -88,4 +89,16 @@ func (c *CA) Orders() []issuer.Request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]issuer.Request(nil), c.orders...)
+}
+
+// Bundle is a certificate of c for names, with a new key.
+func Bundle(tb testing.TB, c *CA, names ...string) *bundle.Bundle {
+	tb.Helper()
+	key, err := bundle.GenerateKey(bundle.ECDSAP256)
+	must(tb, err)
+	csr, err := bundle.NewCSR(key, names)
+	must(tb, err)
+	issued, err := c.Issue(tb.Context(), issuer.Request{Names: names, CSR: csr})
+	must(tb, err)
+	return &bundle.Bundle{Leaf: issued.Chain[0], Chain: issued.Chain[1:], Key: key}
 }

@@ -108,8 +108,7 @@ func (s *Service) RollbackCertificate(ctx context.Context, actor hub.Principal, 
 	}
 	a := act{actor, requestID, "rollback-certificate", name, gitstore.TrailerCertificate}
 	return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
-		wish, err := certificate(snapshot, name)
-		if err != nil {
+		if _, err := certificate(snapshot, name); err != nil {
 			return gitstore.Change{}, err
 		}
 		have, ok := snapshot.Issued[name]
@@ -120,24 +119,14 @@ func (s *Service) RollbackCertificate(ctx context.Context, actor hub.Principal, 
 		if err != nil {
 			return gitstore.Change{}, err
 		}
-		if !s.cfg.Now().Before(then.NotAfter) {
-			return gitstore.Change{}, conflict("that issue expired on " + then.NotAfter.Format("2006-01-02") + ": renew instead, or name a later commit")
-		}
-		edits, err := s.restore(name, from)
+		edits, err := s.goBack(snapshot, name, from, then, strings.TrimSuffix("rolled back by "+a.name()+": "+reason, ": "))
 		if err != nil {
 			return gitstore.Change{}, err
 		}
-		paused := *wish
-		paused.Renewal.Paused = true
-		paused.Renewal.PausedReason = strings.TrimSuffix("rolled back by "+a.name()+": "+reason, ": ")
-		data, err := paused.Encode()
-		if err != nil {
-			return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", name, err)
-		}
 		return gitstore.Change{
-			Subject: fmt.Sprintf("roll back %s: leaf %s… until %s", name, then.LeafSHA256[:6], then.NotAfter.Format("2006-01-02")),
+			Subject: fmt.Sprintf("roll back %s: leaf %s… until %s", name, then.LeafSHA256[:6], shortDate(then.NotAfter)),
 			Body:    reason,
-			Edits:   append(edits, gitrepo.Edit{Path: manifest.CertificatePath(name), Data: data}),
+			Edits:   edits,
 		}, nil
 	})
 }

@@ -34,6 +34,7 @@ type Store interface {
 	Apply(ctx context.Context, change gitstore.Change) (commit string, err error)
 	CertificateHistory(name string, limit int) ([]*gitrepo.Commit, error)
 	ServerHistory(server string, limit int) ([]gitstore.ServerCommit, error)
+	Branch(name string, limit int) ([]*gitrepo.Commit, error)
 }
 
 // Files reads the repository at any commit; what is absent is fs.ErrNotExist.
@@ -65,8 +66,9 @@ type Config struct {
 	Jobs  Jobs
 	Audit Audit
 	// Receiver takes pushes, Alerts tells people of those that were refused.
-	Receiver Receiver
-	Alerts   Alerts
+	Receiver  Receiver
+	Alerts    Alerts
+	Proposals Proposals
 	// CheckIssuer says why an issuer cannot be used, as by a CA that the configuration does not allow.
 	CheckIssuer func(*manifest.Issuer) error
 	// SignedRemotes says that commits on remotes count only if one of Signers signed them; nil for nobody.
@@ -74,7 +76,7 @@ type Config struct {
 	Signers       func() ([]*seal.PublicKey, error)
 	// Due says whether a certificate has to be issued at now, and why; have is nil for one that never was.
 	Due func(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.Time) (reason string, due bool)
-	// Waves and Review are those of certificates that name none, for plans.
+	// Waves and Review are those of certificates that name none.
 	Waves  manifest.Waves
 	Review string
 	// Domain ends the addresses of commit authors.
@@ -91,7 +93,7 @@ type Service struct{ cfg Config }
 func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Store == nil, cfg.Files == nil, cfg.Jobs == nil, cfg.Audit == nil,
-		cfg.Receiver == nil, cfg.Alerts == nil, cfg.CheckIssuer == nil, cfg.Due == nil:
+		cfg.Receiver == nil, cfg.Alerts == nil, cfg.CheckIssuer == nil, cfg.Proposals == nil, cfg.Due == nil:
 		return nil, errors.New("make intent service: a service is missing")
 	case cfg.Domain == "", cfg.Changed == nil, cfg.Now == nil:
 		return nil, errors.New("make intent service: domain, change signal or clock is missing")

@@ -54,7 +54,7 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) config() intent.Config {
 	return intent.Config{
 		Store: f.store, Files: f.store.Repo(), Jobs: f.db, Audit: f.db, Domain: "hub.example.com",
-		Receiver: f.store, Alerts: f.db, CheckIssuer: func(*manifest.Issuer) error { return nil }, Due: reconcile.Due,
+		Receiver: f.store, Alerts: f.db, Proposals: f.store, CheckIssuer: func(*manifest.Issuer) error { return nil }, Due: reconcile.Due,
 		Changed: func() { f.changed++ }, Now: f.clock.Now,
 	}
 }

@@ -56,6 +56,7 @@ func (s *Service) take(ctx context.Context, a act, p gitstore.Push, signed bool)
 	p.Judge = func(before, after *gitstore.Snapshot, commits []*gitrepo.Commit, changes []gitrepo.FileChange) []gitstore.Fault {
 		faults := s.judgeCommits(commits, signed)
 		faults = append(faults, s.judgeFiles(p.Incoming, before, after, changes)...)
+		faults = append(faults, s.judgeReview(a, changes)...)
 		if len(faults) == 0 {
 			effects = s.effectsOf(before, after, changes).lines()
 		}

@@ -57,7 +57,7 @@ func (r *Reconciler) work(ctx context.Context, job hub.Job) {
 	defer cancel()
 	if err != nil && o.commit != "" {
 		// The failure came after the commit was written down: only main knows whether it landed.
-		if landed, lerr := r.landed(o.commit, job.CreatedAt); lerr == nil && landed {
+		if landed, lerr := r.landed(o.commit, job.Certificate, job.CreatedAt); lerr == nil && landed {
 			log.WarnContext(ctx, "certificate recorded with a complaint", "error", err)
 			err = nil
 		}
@@ -198,7 +198,17 @@ func (o *order) look() (needed bool, err error) {
 	}
 	if o.job.Actor == hubActor {
 		// A job that the hub gave itself is done once nothing is due any more, whoever brought that about.
-		_, due := Due(o.want, o.snapshot.Issued[o.want.Name], o.r.cfg.Now())
+		have := o.snapshot.Issued[o.want.Name]
+		proposals, err := o.r.cfg.Store.Proposals()
+		if err != nil {
+			return false, err
+		}
+		for _, p := range proposals {
+			if p.Certificate == o.want.Name {
+				have = p.Issued
+			}
+		}
+		_, due := Due(o.want, have, o.r.cfg.Now())
 		return due, nil
 	}
 	return true, nil
@@ -308,11 +318,15 @@ func (o *order) put(ctx context.Context, b *bundle.Bundle) error {
 	if begin != nil {
 		change.Edits = append(change.Edits, *begin)
 	}
-	kind := keyType(o.want.KeyType)
-	commit, err := o.r.cfg.Store.PutIssued(ctx, gitstore.Issue{
+	issue := gitstore.Issue{
 		Certificate: o.want.Name, Bundle: b, Change: change,
-		Issued: manifest.IssuedCertificate{Issuer: o.want.Issuer, KeyType: kind},
-	})
+		Issued: manifest.IssuedCertificate{Issuer: o.want.Issuer, KeyType: keyType(o.want.KeyType)},
+	}
+	write := o.r.cfg.Store.PutIssued
+	if o.r.reviewOf(o.want) != manifest.ReviewNone {
+		write = o.r.cfg.Store.Propose
+	}
+	commit, err := write(ctx, issue)
 	if err != nil {
 		return err
 	}

@@ -32,10 +32,18 @@ func (r *Reconciler) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	proposed, err := r.tidyProposals(ctx, snapshot)
+	if err != nil {
+		return err
+	}
 	var faults []error
 	for _, name := range sortedKeys(snapshot.Certificates) {
 		want := snapshot.Certificates[name]
-		reason, due := Due(want, snapshot.Issued[name], r.cfg.Now())
+		have := snapshot.Issued[name]
+		if proposed[name] != nil {
+			have = proposed[name] // what waits for review need not be ordered again
+		}
+		reason, due := Due(want, have, r.cfg.Now())
 		if !due || r.isStalled(snapshot.Issuers[want.Issuer]) {
 			continue
 		}

@@ -42,6 +42,14 @@ type Store interface {
 type Issued interface {
 	PutIssued(ctx context.Context, issue gitstore.Issue) (commit string, err error)
 	OpenIssued(ctx context.Context, commit, name string) (*bundle.Bundle, error)
+	Proposals
+}
+
+// Proposals keeps issues that wait for review.
+type Proposals interface {
+	Propose(ctx context.Context, issue gitstore.Issue) (commit string, err error)
+	Proposals() ([]*gitstore.Proposal, error)
+	CloseProposal(ctx context.Context, p *gitstore.Proposal, change gitstore.Change) error
 }
 
 // Branches reads and writes the branches of servers.
@@ -102,9 +110,10 @@ type Settings interface {
 type Alerts interface {
 	Raise(ctx context.Context, a hub.Alert) error
 	Clear(ctx context.Context, kind hub.AlertKind, object string) error
+	Alerts(ctx context.Context, openOnly bool, before int64, limit int) ([]hub.Alert, error)
 }
 
-// Config is what a Reconciler needs. All is required but Waves, Soak and Random.
+// Config is what a Reconciler needs. All is required but Review, Waves, Soak and Random.
 type Config struct {
 	Store Store
 	Repo  Repo
@@ -118,6 +127,8 @@ type Config struct {
 	// Domain ends the addresses of commit authors.
 	Domain string
 	Alerts Alerts
+	// Review is that of certificates that do not say: none, required or two-person; empty for none.
+	Review string
 	// Waves are those of certificates that name none; none for all servers at once.
 	Waves manifest.Waves
 	// Soak is how long a wave must have stood before the next begins, WaveTimeout how long its servers have to report
@@ -164,6 +175,8 @@ type Reconciler struct {
 	stalled map[string]string
 	// keys are the parsed public keys of servers by fingerprint.
 	keys map[string]*seal.PublicKey
+	// waiting are the levels at which people were told of proposals, by certificate and serial.
+	waiting map[string]hub.AlertLevel
 	// told are the faults that were logged in the last pass, so that each is logged when it comes and not every time.
 	told map[string]bool
 }
@@ -180,6 +193,7 @@ func New(cfg Config) (*Reconciler, error) {
 		stalled: map[string]string{},
 		keys:    map[string]*seal.PublicKey{},
 		told:    map[string]bool{},
+		waiting: map[string]hub.AlertLevel{},
 	}, nil
 }
 

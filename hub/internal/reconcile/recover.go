@@ -19,6 +19,9 @@ const (
 // recover takes up the jobs that were running when the last process ended. A job whose commit landed on main is
 // done: what was ordered is there. Any other is queued again.
 func (r *Reconciler) recover(ctx context.Context) error {
+	if err := r.recallAlerts(ctx); err != nil {
+		return err
+	}
 	running, err := r.cfg.Data.RunningJobs(ctx)
 	if err != nil {
 		return err
@@ -27,7 +30,7 @@ func (r *Reconciler) recover(ctx context.Context) error {
 		job := &running[i]
 		landed := false
 		if job.Commit != "" {
-			if landed, err = r.landed(job.Commit, job.CreatedAt); err != nil {
+			if landed, err = r.landed(job.Commit, job.Certificate, job.CreatedAt); err != nil {
 				return fmt.Errorf("take up job %s: %w", job.ID, err)
 			}
 		}
@@ -44,8 +47,17 @@ func (r *Reconciler) recover(ctx context.Context) error {
 	return nil
 }
 
-// landed tells whether main holds a commit that was made after since.
-func (r *Reconciler) landed(commit string, since time.Time) (bool, error) {
+// landed tells whether main, or a proposal of the certificate, holds a commit that was made after since.
+func (r *Reconciler) landed(commit, certificate string, since time.Time) (bool, error) {
+	proposals, err := r.cfg.Store.Proposals()
+	if err != nil {
+		return false, err
+	}
+	for _, p := range proposals {
+		if p.Certificate == certificate && p.Commit.Hash.String() == commit {
+			return true, nil
+		}
+	}
 	head, ok := r.cfg.Repo.Ref(manifest.MainBranch)
 	if !ok {
 		return false, errors.New("main does not exist")

@@ -22,6 +22,9 @@ import (
 // a working certificate is worse than any rollout.
 const urgent = day
 
+// startSlack is how old a rollout may be when its first servers get the new issue, before its clock is set anew.
+const startSlack = 5 * time.Minute
+
 // reportDepth is how many states of a server are looked at for the one that a report is about.
 const reportDepth = 16
 
@@ -211,6 +214,11 @@ func (r *Reconciler) advanceOne(ctx context.Context, snapshot *gitstore.Snapshot
 	}
 	now := r.cfg.Now().UTC().Truncate(time.Second)
 	next := *ro.Rollout
+	if ro.Wave == 1 && ro.WaveStartedAt.Equal(ro.StartedAt) && now.Sub(ro.StartedAt) > startSlack && !r.began(ro) {
+		// It waited for review: its time begins now.
+		next.WaveStartedAt = now
+		return r.writeRollout(ctx, snapshot, &next, "begin rollout of "+next.Name, nil)
+	}
 	overdue := now.Sub(ro.WaveStartedAt) >= r.cfg.WaveTimeout
 	switch {
 	case len(look.failed) > 0:
@@ -228,6 +236,16 @@ func (r *Reconciler) advanceOne(ctx context.Context, snapshot *gitstore.Snapshot
 	size := ro.sizes[ro.Wave] - ro.sizes[ro.Wave-1]
 	subject := fmt.Sprintf("roll out %s: wave %d of %d, %s", name, next.Wave, len(ro.sizes), plural(size, "server"))
 	return r.writeRollout(ctx, snapshot, &next, subject, nil)
+}
+
+// began tells whether a server has been given the new issue.
+func (r *Reconciler) began(ro *rollout) bool {
+	return slices.ContainsFunc(ro.members, func(m member) bool {
+		tip, err := r.cfg.Store.ServerTip(m.row.Name)
+		return err == nil && slices.ContainsFunc(tip.Manifest.Deployments, func(d manifest.Deployment) bool {
+			return d.Certificate == ro.Name && d.LeafSHA256 == ro.LeafSHA256
+		})
+	})
 }
 
 // standing is how far the servers of the waves that have begun are.
