@@ -136,20 +136,29 @@ func (s *Store) onBranch(tip, h gitrepo.Hash) (bool, error) {
 	return slices.ContainsFunc(log, func(c *gitrepo.Commit) bool { return c.Hash == h }), err
 }
 
-// sealed returns the slot's bundle sealed to the server.
-func (s *slot) sealed(p *publication) ([]byte, error) {
+// sealed returns the slot's bundle sealed to the server alone, or as the held commit has it.
+func (s *slot) sealed(p *publication) (sealedBundle, error) {
 	b := s.bundle
 	if b == nil && p.sealedAs(s.held.manifest) {
-		return p.store.repo.ReadFile(s.held.hash, s.deployment.Bundle)
+		return p.store.sealedAt(s.held.hash, &s.deployment)
 	}
 	if b == nil {
 		var err error
 		if b, err = p.store.recover(s.held, &s.deployment); err != nil {
-			return nil, err
+			return sealedBundle{}, err
 		}
 	}
 	h := bundle.Header{Certificate: s.deployment.Certificate, Server: p.state.Server, LeafSHA256: s.deployment.LeafSHA256}
-	return p.store.seal(h, b, p.state.Key)
+	body, err := p.store.seal(h, b, p.state.Key)
+	return sealedBundle{body: body}, err
+}
+
+// sealedAt reads a sealed bundle of an earlier commit.
+func (s *Store) sealedAt(commit gitrepo.Hash, d *manifest.Deployment) (b sealedBundle, err error) {
+	if b.body, err = s.repo.ReadFile(commit, d.Bundle); err == nil && d.BundleKey != "" {
+		b.key, err = s.repo.ReadFile(commit, d.BundleKey)
+	}
+	return b, err
 }
 
 // recover opens the hub's own copy of a bundle that a server held under another key. The commits of main that the

@@ -27,9 +27,7 @@ func (s *Store) Publish(ctx context.Context, mainCommit string, states []ServerS
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	results := make([]Published, len(states))
-	updates := make([]*gitrepo.Update, len(states))
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	pubs := make([]*publication, len(states))
 	seen := map[string]bool{}
 	for i := range states {
 		results[i].Server = states[i].Server
@@ -38,27 +36,59 @@ func (s *Store) Publish(ctx context.Context, mainCommit string, states []ServerS
 			continue
 		}
 		seen[states[i].Server] = true
-		group.Go(func() error {
-			if err := groupCtx.Err(); err != nil {
-				return err
-			}
-			p := publication{store: s, main: mainCommit, state: &states[i]}
-			if err := p.prepare(); err != nil {
-				results[i].Err = fmt.Errorf("publish to %s: %w", states[i].Server, err)
-				return nil
-			}
-			results[i].Commit, results[i].Generation, results[i].Changed = p.commit, p.generation, p.update != nil
-			updates[i] = p.update
-			return nil
-		})
+		pubs[i] = &publication{store: s, main: mainCommit, state: &states[i]}
 	}
-	if err := group.Wait(); err != nil {
+	updates, err := s.prepare(ctx, pubs, results)
+	if err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	if err := s.move(ctx, updates, results); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	return results, nil
+}
+
+// prepare makes up the commits of the servers that need one. What is wrong with one server goes to its result.
+func (s *Store) prepare(ctx context.Context, pubs []*publication, results []Published) ([]*gitrepo.Update, error) {
+	each := func(do func(p *publication) error) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(runtime.GOMAXPROCS(0))
+		for i, p := range pubs {
+			if p == nil || p.done {
+				continue
+			}
+			group.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := do(p); err != nil {
+					p.done, results[i].Err = true, fmt.Errorf("publish to %s: %w", p.state.Server, err)
+				}
+				return nil
+			})
+		}
+		return group.Wait()
+	}
+	if err := each((*publication).look); err != nil {
+		return nil, err
+	}
+	open := slices.DeleteFunc(slices.Clone(pubs), func(p *publication) bool { return p == nil || p.done })
+	shared, err := s.shareBodies(ctx, open)
+	if err != nil {
+		return nil, err
+	}
+	if err := each(func(p *publication) error { return p.makeUpdate(shared) }); err != nil {
+		return nil, err
+	}
+	updates := make([]*gitrepo.Update, len(pubs))
+	for i, p := range pubs {
+		if p == nil || results[i].Err != nil {
+			continue
+		}
+		results[i].Commit, results[i].Generation, results[i].Changed = p.commit, p.generation, p.update != nil
+		updates[i] = p.update
+	}
+	return updates, nil
 }
 
 // checkMain makes sure that the manifests name a commit that exists.
@@ -106,6 +136,8 @@ type publication struct {
 	branch string
 	tip    *branchTip // nil on the first publication
 	slots  []slot
+	// done says that nothing is left to do: the server is left alone, or something is wrong with it.
+	done bool
 
 	commit     string
 	generation uint64
@@ -119,8 +151,8 @@ type branchTip struct {
 	sum      string // SHA-256 of manifest.json
 }
 
-// prepare decides whether a commit is needed, and makes it up if so.
-func (p *publication) prepare() error {
+// look decides what the server shall hold, and whether a commit is needed for that.
+func (p *publication) look() error {
 	if err := manifest.ValidName(p.state.Server); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -137,10 +169,9 @@ func (p *publication) prepare() error {
 	}
 	p.inheritStepBack()
 	if p.unchanged() {
-		p.commit, p.generation = p.tip.hash.String(), p.tip.manifest.Generation
-		return nil
+		p.done, p.commit, p.generation = true, p.tip.hash.String(), p.tip.manifest.Generation
 	}
-	return p.makeUpdate()
+	return nil
 }
 
 // inheritStepBack keeps the mark for as long as a leaf stays in its place: a server that was away when it was put
@@ -194,8 +225,8 @@ func (p *publication) sealedAs(m *manifest.Manifest) bool {
 }
 
 // makeUpdate builds the next generation's commit.
-func (p *publication) makeUpdate() error {
-	edits, err := p.bundleEdits()
+func (p *publication) makeUpdate(shared map[issueOf]*sharedBody) error {
+	edits, err := p.bundleEdits(shared)
 	if err != nil {
 		return err
 	}
@@ -238,42 +269,67 @@ func (p *publication) makeUpdate() error {
 
 // bundleEdits writes the bundles that are new and removes those that are not wanted any more. It completes the
 // deployments with each bundle's size and hash.
-func (p *publication) bundleEdits() ([]gitrepo.Edit, error) {
+func (p *publication) bundleEdits(shared map[issueOf]*sharedBody) ([]gitrepo.Edit, error) {
 	var edits []gitrepo.Edit
-	written := map[string]int{} // certificate to its first slot
+	first := map[string]int{} // certificate to its first slot
 	for i := range p.slots {
 		slot := &p.slots[i]
 		d := &slot.deployment
-		d.Bundle = manifest.BundlePath(d.Certificate)
-		if first, ok := written[d.Certificate]; ok {
-			d.BundleSHA256, d.BundleSize = p.slots[first].deployment.BundleSHA256, p.slots[first].deployment.BundleSize
+		if j, ok := first[d.Certificate]; ok {
+			takeBundle(d, &p.slots[j].deployment)
 			continue
 		}
-		written[d.Certificate] = i
+		first[d.Certificate] = i
 		if have := p.sealedBefore(d); have != nil {
-			d.BundleSHA256, d.BundleSize = have.BundleSHA256, have.BundleSize
+			takeBundle(d, have)
 			continue
 		}
-		data, err := slot.sealed(p)
+		sealed, err := p.seal(slot, shared[issueOf{d.Certificate, d.LeafSHA256}])
 		if err != nil {
 			return nil, fmt.Errorf("certificate %s: %w", d.Certificate, err)
 		}
-		sum := sha256.Sum256(data)
-		d.BundleSHA256, d.BundleSize = hex.EncodeToString(sum[:]), int64(len(data))
-		edits = append(edits, gitrepo.Edit{Path: d.Bundle, Data: data})
-	}
-	if p.tip == nil {
-		return edits, nil
-	}
-	gone := map[string]bool{}
-	for i := range p.tip.manifest.Deployments {
-		d := &p.tip.manifest.Deployments[i]
-		if _, ok := written[d.Certificate]; !ok && !gone[d.Bundle] {
-			gone[d.Bundle] = true
-			edits = append(edits, gitrepo.Edit{Path: d.Bundle, Delete: true})
+		edits = append(edits, gitrepo.Edit{Path: d.Bundle, Data: sealed.body})
+		if d.BundleKey != "" {
+			edits = append(edits, gitrepo.Edit{Path: d.BundleKey, Data: sealed.key})
 		}
 	}
-	return edits, nil
+	return append(edits, p.leftovers()...), nil
+}
+
+// seal returns the bundle of a slot and completes the slot's deployment.
+func (p *publication) seal(slot *slot, shared *sharedBody) (sealedBundle, error) {
+	if shared != nil && shared.keys[p.state.Server] != nil {
+		sealed := sealedBundle{body: shared.body, key: shared.keys[p.state.Server]}
+		sealed.describe(&slot.deployment, shared.sum)
+		return sealed, nil
+	}
+	sealed, err := slot.sealed(p)
+	if err == nil {
+		sealed.describe(&slot.deployment, "")
+	}
+	return sealed, err
+}
+
+// leftovers removes the files of bundles that the tip has and the new state does not.
+func (p *publication) leftovers() []gitrepo.Edit {
+	if p.tip == nil {
+		return nil
+	}
+	stays := map[string]bool{"": true}
+	for i := range p.slots {
+		stays[p.slots[i].deployment.Bundle], stays[p.slots[i].deployment.BundleKey] = true, true
+	}
+	var edits []gitrepo.Edit
+	for i := range p.tip.manifest.Deployments {
+		d := &p.tip.manifest.Deployments[i]
+		for _, path := range []string{d.Bundle, d.BundleKey} {
+			if !stays[path] {
+				stays[path] = true // once
+				edits = append(edits, gitrepo.Edit{Path: path, Delete: true})
+			}
+		}
+	}
+	return edits
 }
 
 // sealedBefore returns a deployment of the tip whose bundle serves for d as it is.

@@ -71,14 +71,24 @@ func checkBranch(tb testing.TB, w *world, s *gitstore.Store, server string, key 
 		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != d.BundleSHA256 || int64(len(data)) != d.BundleSize {
 			tb.Errorf("bundle %s is not the one of the manifest", d.Bundle)
 		}
+		want := bundle.Header{Certificate: d.Certificate, Server: server, LeafSHA256: d.LeafSHA256}
 		plain, err := seal.Open(data, key, hub, w.clock())
+		if d.BundleKey != "" {
+			bundles[d.BundleKey] = true
+			packet := files[d.BundleKey]
+			if sum := sha256.Sum256(packet); hex.EncodeToString(sum[:]) != d.BundleKeySHA256 || int64(len(packet)) != d.BundleKeySize {
+				tb.Errorf("key packet %s is not the one of the manifest", d.BundleKey)
+			}
+			want.Server = ""
+			plain, err = seal.OpenShared(packet, data, key, hub, w.clock())
+		}
 		if err != nil {
 			tb.Errorf("open %s: %v", d.Bundle, err)
 			continue
 		}
 		header, b, err := bundle.Decode(plain)
 		w.must(err)
-		if header != (bundle.Header{Certificate: d.Certificate, Server: server, LeafSHA256: d.LeafSHA256}) {
+		if header != want {
 			tb.Errorf("header %+v", header)
 		}
 		if err := b.Check(d.Names, w.clock()); err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrNoEarlier means that the local history holds nothing to go back to.
-var ErrNoEarlier = errors.New("no earlier commit in this server's local history")
+var ErrNoEarlier = errors.New("no earlier commit of the present keyring in this server's local history (see certferry-agent status; --to COMMIT goes back further)")
 
 // Status is where a server stands.
 type Status struct {
@@ -111,14 +111,15 @@ func (a *Agent) Rollback(ctx context.Context, commit string) (Result, error) {
 	return result, err
 }
 
-// earlier is the newest commit in the history before the one that is deployed.
+// earlier is the newest commit in the history before the one that is deployed. Those of an earlier keyring are passed
+// over: its keys may have been stolen. Whoever means one of them says so.
 func (a *Agent) earlier(progress state.Progress) (string, error) {
 	entries, err := a.dir.History()
 	if err != nil {
 		return "", err
 	}
 	for _, e := range entries {
-		if e.Generation < progress.Generation {
+		if e.KeyringVersion == progress.KeyringVersion && e.Compare(progress.Order()) < 0 {
 			return e.Commit, nil
 		}
 	}

@@ -131,7 +131,7 @@ func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 	}
 	switch {
 	case tip == "" && floor.Generation > 0:
-		return Result{}, retryAfter, errNext{a.nothing(progress, floor, "waiting: "+progress.Remote+" has no branch for this server")}
+		return Result{}, retryAfter, nextError{a.nothing(progress, floor, "waiting: "+progress.Remote+" has no branch for this server")}
 	case tip == "":
 		return Result{}, retryAfter, a.nothing(progress, floor, "waiting: the hub has nothing for this server yet (is it approved?)")
 	case progress.Held:
@@ -139,7 +139,7 @@ func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 	case tip == progress.Commit:
 		err := a.nothing(progress, floor, "")
 		if a.expectsNewer(floor) {
-			err = errNext{err}
+			err = nextError{err}
 		}
 		return Result{}, retryAfter, err
 	case tip == progress.FailedCommit && a.env.Now().Before(progress.RetryAt):
@@ -149,11 +149,11 @@ func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 	st, err := a.obtain(ctx, tip, floor)
 	switch {
 	case errors.Is(err, ErrUnreachable):
-		return Result{}, retryAfter, errNext{a.note(progress, statusDegraded, err)}
+		return Result{}, retryAfter, nextError{a.note(progress, statusDegraded, err)}
 	case errors.Is(err, source.ErrBehind):
-		return Result{}, retryAfter, errNext{a.nothing(progress, floor, err.Error())}
+		return Result{}, retryAfter, nextError{a.nothing(progress, floor, err.Error())}
 	case err != nil:
-		return Result{}, retryAfter, errNext{a.refused(progress, tip, err)}
+		return Result{}, retryAfter, nextError{a.refused(progress, tip, err)}
 	}
 	if err := a.accept(st, progress.Commit); err != nil {
 		return Result{}, retryAfter, err
@@ -173,7 +173,7 @@ func (a *Agent) obtain(ctx context.Context, tip string, floor state.Floor) (*sou
 
 // accept raises the floor and keeps the commit, before anything of it is deployed.
 func (a *Agent) accept(st *source.State, deployed string) error {
-	if err := a.dir.SaveCommit(st.Generation, st.Commit, st.Files, deployed); err != nil {
+	if err := a.dir.SaveCommit(state.Order{KeyringVersion: st.KeyringVersion, Generation: st.Generation}, st.Commit, st.Files, deployed); err != nil {
 		return err
 	}
 	return a.dir.SaveFloor(state.Floor{
@@ -211,7 +211,7 @@ func (a *Agent) apply(ctx context.Context, cause string, st *source.State, progr
 		return result, errors.Join(fmt.Errorf("%w: %s", ErrDeployment, message), a.saveFailure(progress, st.Commit, message))
 	}
 	return result, a.dir.SaveProgress(state.Progress{
-		Commit: st.Commit, Generation: st.Generation, Held: cause == causeRollback,
+		Commit: st.Commit, Generation: st.Generation, KeyringVersion: st.KeyringVersion, Held: cause == causeRollback,
 		Status: statusOK, At: a.env.Now().UTC(), Counter: progress.Counter, Remote: progress.Remote,
 	})
 }
@@ -264,7 +264,7 @@ func (a *Agent) nothing(progress state.Progress, floor state.Floor, message stri
 	status := statusOK
 	if alarm := a.alarm(progress, floor); alarm != "" {
 		if progress.Message != alarm {
-			a.log.Warn("alarm", slog.String("what", alarm)) //nolint:sloglint // noted together with the state, which takes no context
+			a.log.Warn("alarm", slog.String("what", alarm))
 		}
 		status, message = statusDegraded, alarm
 	}

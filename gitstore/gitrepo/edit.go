@@ -110,7 +110,7 @@ func (b *batch) applyChanges(entries []Entry, node *editNode, found map[string]H
 			continue
 		}
 		// What is sealed does not compress; trying would only cost time.
-		h, err := b.add(plumbing.BlobObject, e.Data, !strings.HasSuffix(name, ".pgp"))
+		h, err := b.add(plumbing.BlobObject, e.Data, !strings.HasSuffix(name, ".pgp") && !strings.HasSuffix(name, ".key"))
 		if err != nil {
 			return nil, err
 		}

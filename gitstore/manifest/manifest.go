@@ -70,8 +70,8 @@ type Deployment struct {
 	BundleKey       string `json:"bundle_key,omitempty"`
 	BundleKeySHA256 string `json:"bundle_key_sha256,omitempty"`
 	BundleKeySize   int64  `json:"bundle_key_size,omitempty"`
-	Deployer     string `json:"deployer"`
-	Target       string `json:"target"`
+	Deployer        string `json:"deployer"`
+	Target          string `json:"target"`
 	// StepBack says that a certificate that expires earlier than the one served is meant: somebody rolled back.
 	StepBack bool `json:"step_back,omitempty"`
 }

@@ -140,7 +140,7 @@ func TestAnOldMirrorIsNoAttack(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := s.Fetch(t.Context(), floor)
-			if !errors.Is(err, tt.want) || errors.Is(err, source.ErrBehind) != (tt.want == source.ErrBehind) {
+			if !errors.Is(err, tt.want) || errors.Is(err, source.ErrBehind) != errors.Is(tt.want, source.ErrBehind) {
 				t.Errorf("fetch: %v, want %v", err, tt.want)
 			}
 			if _, again := s.Verify(floor, "c", tt.files); !errors.Is(again, tt.want) {

@@ -29,7 +29,9 @@ type Trust struct {
 	Key *seal.PrivateKey
 }
 
-// Floor is the newest state accepted before; see state.Floor.
+// Floor is the newest state accepted before; see state.Floor. States are in the order of (KeyringVersion, Generation):
+// a newer keyring, which only the root key can sign, may start the generations anew. A stolen signing key can push the
+// generation as high as it likes, and still the next keyring recovers the server.
 type Floor struct {
 	Generation     uint64
 	ManifestSHA256 string
@@ -61,12 +63,9 @@ func Verify(trust Trust, floor Floor, commit string, files map[string][]byte, no
 	if err != nil {
 		return nil, err
 	}
-	m, digest, err := verifyManifest(trust, floor, signers, files, now)
+	m, digest, err := verifyManifest(trust, floor, keyring.Version, signers, files, now)
 	if err != nil {
 		return nil, err
-	}
-	if m.KeyringVersion != keyring.Version {
-		return nil, refuse("the manifest was made for keyring version %d, the branch holds version %d", m.KeyringVersion, keyring.Version)
 	}
 	deployments, err := openAll(trust, signers, m, files, now)
 	if err != nil {
@@ -115,7 +114,8 @@ func signingKeys(keyring *manifest.Keyring) ([]*seal.PublicKey, error) {
 	return keys, nil
 }
 
-func verifyManifest(trust Trust, floor Floor, signers []*seal.PublicKey, files map[string][]byte, now time.Time) (*manifest.Manifest, string, error) {
+// verifyManifest checks the manifest beside the keyring of the version ring, whose keys are signers.
+func verifyManifest(trust Trust, floor Floor, ring uint64, signers []*seal.PublicKey, files map[string][]byte, now time.Time) (*manifest.Manifest, string, error) {
 	data := files[manifest.File]
 	if _, err := seal.Verify(manifest.SignatureDomain, data, files[manifest.SignatureFile], signers, now); err != nil {
 		return nil, "", refuse("manifest is not signed by a key of the keyring: %w", err)
@@ -133,33 +133,47 @@ func verifyManifest(trust Trust, floor Floor, signers []*seal.PublicKey, files m
 		return nil, "", refuse("manifest belongs to server %s", m.Server)
 	case m.ServerKeyFpr != trust.Key.Fingerprint():
 		return nil, "", refuse("manifest is for another key of this server; enrol again if the key was replaced")
-	case m.Generation < floor.Generation:
-		return nil, "", refuse("generation %d is older than generation %d seen before: the remote goes back in time", m.Generation, floor.Generation)
-	case m.Generation == floor.Generation && digest != floor.ManifestSHA256:
-		return nil, "", refuse("generation %d comes with other content than before", m.Generation)
-	case m.Generation == floor.Generation+1 && floor.Generation > 0 && m.PrevManifestSHA256 != floor.ManifestSHA256:
-		return nil, "", refuse("generation %d does not follow the generation %d seen before", m.Generation, floor.Generation)
+	case m.KeyringVersion != ring:
+		return nil, "", refuse("the manifest was made for keyring version %d, the branch holds version %d", m.KeyringVersion, ring)
+	}
+	if err := aboveFloor(floor, m, digest); err != nil {
+		return nil, "", err
 	}
 	return m, digest, nil
+}
+
+// aboveFloor refuses what is older than the newest state seen, and what does not follow it. The keyring's version was
+// held against the floor before.
+func aboveFloor(floor Floor, m *manifest.Manifest, digest string) error {
+	switch {
+	case m.KeyringVersion > floor.KeyringVersion:
+		return nil
+	case m.Generation < floor.Generation:
+		return refuse("generation %d is older than generation %d seen before: the remote goes back in time", m.Generation, floor.Generation)
+	case m.Generation == floor.Generation && digest != floor.ManifestSHA256:
+		return refuse("generation %d comes with other content than before", m.Generation)
+	case m.Generation == floor.Generation+1 && floor.Generation > 0 && m.PrevManifestSHA256 != floor.ManifestSHA256:
+		return refuse("generation %d does not follow the generation %d seen before", m.Generation, floor.Generation)
+	}
+	return nil
 }
 
 // openAll checks every blob against the manifest before it opens the first.
 func openAll(trust Trust, signers []*seal.PublicKey, m *manifest.Manifest, files map[string][]byte, now time.Time) ([]agent.Deployment, error) {
 	for _, d := range m.Deployments {
-		data, ok := files[d.Bundle]
-		sum := sha256.Sum256(data)
-		switch {
-		case !ok:
-			return nil, refuse("bundle of certificate %s is missing", d.Certificate)
-		case int64(len(data)) != d.BundleSize:
-			return nil, refuse("bundle of certificate %s has %d bytes, the manifest says %d", d.Certificate, len(data), d.BundleSize)
-		case hex.EncodeToString(sum[:]) != d.BundleSHA256:
-			return nil, refuse("bundle of certificate %s is not the one that the manifest names", d.Certificate)
+		if err := checkBlob("bundle", d.Certificate, files, d.Bundle, d.BundleSize, d.BundleSHA256); err != nil {
+			return nil, err
+		}
+		if d.BundleKey == "" {
+			continue
+		}
+		if err := checkBlob("key packet", d.Certificate, files, d.BundleKey, d.BundleKeySize, d.BundleKeySHA256); err != nil {
+			return nil, err
 		}
 	}
 	deployments := make([]agent.Deployment, 0, len(m.Deployments))
 	for _, d := range m.Deployments {
-		b, err := open(trust, signers, d, files[d.Bundle], now)
+		b, err := open(trust, signers, d, files, now)
 		if err != nil {
 			return nil, err
 		}
@@ -171,10 +185,35 @@ func openAll(trust Trust, signers []*seal.PublicKey, m *manifest.Manifest, files
 	return deployments, nil
 }
 
+func checkBlob(what, certificate string, files map[string][]byte, path string, size int64, digest string) error {
+	data, ok := files[path]
+	sum := sha256.Sum256(data)
+	switch {
+	case !ok:
+		return refuse("%s of certificate %s is missing", what, certificate)
+	case int64(len(data)) != size:
+		return refuse("%s of certificate %s has %d bytes, the manifest says %d", what, certificate, len(data), size)
+	case hex.EncodeToString(sum[:]) != digest:
+		return refuse("%s of certificate %s is not the one that the manifest names", what, certificate)
+	}
+	return nil
+}
+
+// unseal decrypts a bundle and returns the server that it must have been made for. A body that servers share names none:
+// that it is this server's is said by the manifest, which holds the sums of body and key packet.
+func unseal(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, files map[string][]byte, now time.Time) (plain []byte, server string, err error) {
+	if d.BundleKey != "" {
+		plain, err = seal.OpenShared(files[d.BundleKey], files[d.Bundle], trust.Key, signers, now)
+		return plain, "", err
+	}
+	plain, err = seal.Open(files[d.Bundle], trust.Key, signers, now)
+	return plain, trust.Server, err
+}
+
 // open opens one bundle and holds it against the manifest. That it is in date, complete and matching is checked
 // by the deployment's own preflight, so that one bad certificate does not keep the others from being deployed.
-func open(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, sealed []byte, now time.Time) (*bundle.Bundle, error) {
-	plain, err := seal.Open(sealed, trust.Key, signers, now)
+func open(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, files map[string][]byte, now time.Time) (*bundle.Bundle, error) {
+	plain, server, err := unseal(trust, signers, d, files, now)
 	if err != nil {
 		return nil, refuse("open bundle of certificate %s: %w", d.Certificate, err)
 	}
@@ -186,7 +225,7 @@ func open(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, sealed 
 	switch {
 	case header.Certificate != d.Certificate:
 		return nil, refuse("bundle of certificate %s holds certificate %s", d.Certificate, header.Certificate)
-	case header.Server != trust.Server:
+	case header.Server != server:
 		return nil, refuse("bundle of certificate %s was made for another server", d.Certificate)
 	case header.LeafSHA256 != d.LeafSHA256 || b.LeafSHA256() != d.LeafSHA256:
 		return nil, refuse("bundle of certificate %s holds another issue than the manifest names", d.Certificate)

@@ -27,6 +27,9 @@ func TestVerifyAcceptsAGoodState(t *testing.T) {
 		"nothing seen before":             {},
 		"same generation with same bytes": {Generation: 5, ManifestSHA256: sum, KeyringVersion: 3},
 		"next generation":                 {Generation: 4, ManifestSHA256: digest([]byte("generation 4")), KeyringVersion: 2},
+		"newer keyring, older generation": {Generation: 1<<53 - 1, ManifestSHA256: digest(nil), KeyringVersion: 2},
+		"newer keyring, same generation":  {Generation: 5, ManifestSHA256: digest(nil), KeyringVersion: 2},
+		"newer keyring, another line":     {Generation: 4, ManifestSHA256: digest(nil), KeyringVersion: 2},
 		"missed generations":              {Generation: 2, ManifestSHA256: digest([]byte("whatever")), KeyringVersion: 1},
 	} {
 		got, err := source.Verify(h.trust(), floor, commit, files, start)
@@ -155,9 +158,9 @@ func manifestRefusals(h *hub) []refusal {
 func floorRefusals() []refusal {
 	sum := digest([]byte("something else"))
 	return []refusal{
-		{name: "older generation", floor: source.Floor{Generation: 6, ManifestSHA256: sum}, want: "generation 5 is older than generation 6"},
-		{name: "same generation with other bytes", floor: source.Floor{Generation: 5, ManifestSHA256: sum}, want: "generation 5 comes with other content"},
-		{name: "next generation of another line", floor: source.Floor{Generation: 4, ManifestSHA256: sum}, want: "generation 5 does not follow"},
+		{name: "older generation", floor: source.Floor{Generation: 6, ManifestSHA256: sum, KeyringVersion: 3}, want: "generation 5 is older than generation 6"},
+		{name: "same generation with other bytes", floor: source.Floor{Generation: 5, ManifestSHA256: sum, KeyringVersion: 3}, want: "generation 5 comes with other content"},
+		{name: "next generation of another line", floor: source.Floor{Generation: 4, ManifestSHA256: sum, KeyringVersion: 3}, want: "generation 5 does not follow"},
 	}
 }
 

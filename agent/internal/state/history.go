@@ -28,16 +28,32 @@ var ErrUnknownCommit = errors.New("commit is not in this server's local history"
 
 // HistoryEntry is one verified commit on disk.
 type HistoryEntry struct {
-	Generation uint64
-	Commit     string
+	Order
+
+	Commit string
 }
 
-var historyName = regexp.MustCompile(`^[0-9]{20}-[0-9a-f]{40}$`)
+var historyName = regexp.MustCompile(`^([0-9]{20})-([0-9]{20})-([0-9a-f]{40})$`)
+
+// name is the folder of an entry. Those of one server sort by age.
+func (e HistoryEntry) name() string {
+	return fmt.Sprintf("%020d-%020d-%s", e.KeyringVersion, e.Generation, e.Commit)
+}
+
+func parseHistoryName(name string) (e HistoryEntry, ok bool) {
+	m := historyName.FindStringSubmatch(name)
+	if m == nil {
+		return e, false
+	}
+	ring, err := strconv.ParseUint(m[1], 10, 64)
+	generation, err2 := strconv.ParseUint(m[2], 10, 64)
+	return HistoryEntry{Order{KeyringVersion: ring, Generation: generation}, m[3]}, err == nil && err2 == nil
+}
 
 // SaveCommit keeps the files of a verified commit and removes the oldest beyond the limit; the commit called keep
 // (the one deployed) is never removed. The bundles in it stay sealed.
-func (d *Dir) SaveCommit(generation uint64, commit string, files map[string][]byte, keep string) error {
-	name := fmt.Sprintf("%020d-%s", generation, commit)
+func (d *Dir) SaveCommit(order Order, commit string, files map[string][]byte, keep string) error {
+	name := HistoryEntry{order, commit}.name()
 	if _, err := os.Stat(d.Path(historyDir, name)); err == nil {
 		return nil
 	}
@@ -75,14 +91,14 @@ func (d *Dir) pruneHistory(keep string) error {
 		if i < historyKeep || e.Commit == keep {
 			continue
 		}
-		if err := os.RemoveAll(d.Path(historyDir, fmt.Sprintf("%020d-%s", e.Generation, e.Commit))); err != nil {
+		if err := os.RemoveAll(d.Path(historyDir, e.name())); err != nil {
 			return fmt.Errorf("prune history: %w", err)
 		}
 	}
 	return nil
 }
 
-// History lists the verified commits on disk, newest generation first.
+// History lists the verified commits on disk, newest first.
 func (d *Dir) History() ([]HistoryEntry, error) {
 	names, err := os.ReadDir(d.Path(historyDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -90,17 +106,12 @@ func (d *Dir) History() ([]HistoryEntry, error) {
 	}
 	var entries []HistoryEntry
 	for _, n := range names {
-		if !historyName.MatchString(n.Name()) {
-			continue
+		if e, ok := parseHistoryName(n.Name()); ok {
+			entries = append(entries, e)
 		}
-		generation, err := strconv.ParseUint(n.Name()[:20], 10, 64)
-		if err != nil {
-			continue
-		}
-		entries = append(entries, HistoryEntry{Generation: generation, Commit: n.Name()[21:]})
 	}
 	slices.SortFunc(entries, func(a, b HistoryEntry) int {
-		return cmp.Or(cmp.Compare(b.Generation, a.Generation), strings.Compare(a.Commit, b.Commit))
+		return cmp.Or(b.Compare(a.Order), strings.Compare(a.Commit, b.Commit))
 	})
 	return entries, nil
 }
@@ -122,7 +133,7 @@ func (d *Dir) LoadCommit(commit string) (HistoryEntry, map[string][]byte, error)
 		return HistoryEntry{}, nil, ErrUnknownCommit
 	}
 	entry := match[0]
-	root := os.DirFS(d.Path(historyDir, fmt.Sprintf("%020d-%s", entry.Generation, entry.Commit)))
+	root := os.DirFS(d.Path(historyDir, entry.name()))
 	files := map[string][]byte{}
 	err = fs.WalkDir(root, ".", func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {

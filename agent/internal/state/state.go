@@ -6,6 +6,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,18 @@ type Identity struct {
 	RootKey string `json:"root_key"`
 }
 
+// Order is the place of a state among all states of this server. A newer keyring comes after every generation of an
+// older one, so that the root key can recover a server from whoever had a signing key.
+type Order struct {
+	KeyringVersion uint64
+	Generation     uint64
+}
+
+// Compare is negative where o comes before other, 0 where they are equal.
+func (o Order) Compare(other Order) int {
+	return cmp.Or(cmp.Compare(o.KeyringVersion, other.KeyringVersion), cmp.Compare(o.Generation, other.Generation))
+}
+
 // Floor is the newest state that was verified: nothing older is ever accepted again.
 type Floor struct {
 	Generation     uint64    `json:"generation"`
@@ -44,11 +57,15 @@ type Floor struct {
 	FreshUntil     time.Time `json:"fresh_until"`
 }
 
+// Order is the floor's place among all states.
+func (f Floor) Order() Order { return Order{f.KeyringVersion, f.Generation} }
+
 // Progress is how far deploying went.
 type Progress struct {
-	// Commit and Generation are what was deployed last with success, or what a roll back on this server put back.
-	Commit     string `json:"commit,omitempty"`
-	Generation uint64 `json:"generation,omitempty"`
+	// Commit, Generation and KeyringVersion are what was deployed last with success, or what a roll back on this server put back.
+	Commit         string `json:"commit,omitempty"`
+	Generation     uint64 `json:"generation,omitempty"`
+	KeyringVersion uint64 `json:"keyring_version,omitempty"`
 	// Held says that the administrator rolled back on this server; nothing is deployed until resume.
 	Held bool `json:"held,omitempty"`
 	// FailedCommit failed Failures times in a row and is tried again at RetryAt.
@@ -64,6 +81,9 @@ type Progress struct {
 	// Counter counts heartbeats.
 	Counter uint64 `json:"counter,omitempty"`
 }
+
+// Order is the place of what was deployed last.
+func (p Progress) Order() Order { return Order{p.KeyringVersion, p.Generation} }
 
 // Dir is an agent's state folder.
 type Dir struct{ path string }

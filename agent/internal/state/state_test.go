@@ -112,7 +112,7 @@ func TestHistoryKeepsTheNewestAndTheDeployed(t *testing.T) {
 	commit := func(n int) string { return fmt.Sprintf("%040x", n+0xabcdef0) }
 	for n := 1; n <= 14; n++ {
 		files := map[string][]byte{"manifest.json": fmt.Appendf(nil, "%d", n), "bundles/a.pgp": {byte(n)}}
-		if err := dir.SaveCommit(uint64(n), commit(n), files, commit(2)); err != nil {
+		if err := dir.SaveCommit(state.Order{KeyringVersion: 1, Generation: uint64(n)}, commit(n), files, commit(2)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -136,10 +136,10 @@ func TestHistoryKeepsTheNewestAndTheDeployed(t *testing.T) {
 			t.Errorf("load commit %q: %v, want ErrUnknownCommit", unknown, err)
 		}
 	}
-	if err := dir.SaveCommit(14, commit(14), nil, ""); err != nil {
+	if err := dir.SaveCommit(state.Order{KeyringVersion: 1, Generation: 14}, commit(14), nil, ""); err != nil {
 		t.Errorf("save a commit again: %v", err)
 	}
-	if err := dir.SaveCommit(15, commit(15), map[string][]byte{"../evil": nil}, ""); err == nil {
+	if err := dir.SaveCommit(state.Order{KeyringVersion: 1, Generation: 15}, commit(15), map[string][]byte{"../evil": nil}, ""); err == nil {
 		t.Error("a path that leaves the folder was accepted")
 	}
 }
@@ -193,7 +193,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 		"save identity": dir.SaveIdentity(state.Identity{}, nil, ""), "save floor": dir.SaveFloor(state.Floor{}),
 		"save progress": dir.SaveProgress(state.Progress{}), "floor": floorErr, "identity": identityErr, "lock": lockErr,
 		"history": historyErr, "load commit": loadErr,
-		"save commit": dir.SaveCommit(1, strings.Repeat("0", 40), map[string][]byte{"a/b": nil}, ""),
+		"save commit": dir.SaveCommit(state.Order{KeyringVersion: 1, Generation: 1}, strings.Repeat("0", 40), map[string][]byte{"a/b": nil}, ""),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", what)
@@ -227,5 +227,27 @@ func TestHistoryIgnoresWhatIsNotItsOwn(t *testing.T) {
 	}
 	if entries, err := dir.History(); err != nil || len(entries) != 0 {
 		t.Errorf("history: %v, %v", entries, err)
+	}
+}
+
+// TestHistoryAfterANewKeyring: a newer keyring starts generations anew, and its commits are newer than all before.
+func TestHistoryAfterANewKeyring(t *testing.T) {
+	t.Parallel()
+	dir := open(t)
+	save := func(ring, generation uint64) {
+		t.Helper()
+		err := dir.SaveCommit(state.Order{KeyringVersion: ring, Generation: generation}, fmt.Sprintf("%040x", ring<<32|generation), map[string][]byte{"a": nil}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range uint64(10) {
+		save(1, 1<<53+n)
+	}
+	save(2, 7)
+	save(2, 8)
+	entries, err := dir.History()
+	if err != nil || len(entries) != 10 || entries[0].Generation != 8 || entries[1].Generation != 7 || entries[2].Generation != 1<<53+9 {
+		t.Errorf("history %v, %v", entries, err)
 	}
 }
