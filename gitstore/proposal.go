@@ -14,6 +14,10 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 )
 
+// TrailerReview says in a proposal's commit which review it was made under: what the certificate says later does not
+// loosen it.
+const TrailerReview = "Review"
+
 // TrailerApprovedBy marks the commits with which people agree to a proposal.
 const TrailerApprovedBy = "Approved-By"
 
@@ -27,6 +31,10 @@ type Proposal struct {
 	Commit *gitrepo.Commit
 	Tip    gitrepo.Hash
 	Issued *manifest.IssuedCertificate
+	// AskedBy is the person who asked for the issue, empty where the hub did so by itself.
+	AskedBy string
+	// Review is the one that it was made under.
+	Review string
 	// Approvals are those who agreed, in the order in which they did.
 	Approvals []Approval
 }
@@ -141,6 +149,10 @@ func (s *Store) proposal(ref string, tip gitrepo.Hash) (*Proposal, error) {
 		at = c.Parents[0]
 	}
 	slices.Reverse(p.Approvals)
+	if p.AskedBy = trailer(p.Commit.Message, TrailerActor); p.AskedBy == hubActor {
+		p.AskedBy = ""
+	}
+	p.Review = trailer(p.Commit.Message, TrailerReview)
 	var err error
 	p.Issued, err = s.issuedAt(tip, p.Certificate)
 	return p, err

@@ -180,6 +180,18 @@ func (r *Rollout) Validate() error {
 	return f.join()
 }
 
+// StricterReview is the one of two reviews that wants more people; empty is none. A certificate may ask for more than
+// the hub does, and never for less.
+func StricterReview(a, b string) string {
+	order := []string{ReviewTwoPerson, ReviewRequired}
+	for _, review := range order {
+		if a == review || b == review {
+			return review
+		}
+	}
+	return ReviewNone
+}
+
 func validReview(review string) error {
 	switch review {
 	case "", ReviewNone, ReviewRequired, ReviewTwoPerson:

@@ -99,7 +99,7 @@ func TestHubKeepsARemote(t *testing.T) {
 	cfg.Remotes = []RemoteConfig{{Name: "backup", Intent: true, RemoteSettings: gitrepo.RemoteSettings{
 		URL: url, Username: githost.Writer, PasswordFile: secret, CAFile: host.CAFile,
 	}}}
-	h, notices, log, stop := running(t, cfg)
+	h, notices, _, stop := running(t, cfg)
 	c := admin(t, h.URL(), setupCode(t, notices))
 	state := func() apiv1.Remote {
 		list, err := c.Remotes(t.Context(), client.Page{})
@@ -132,7 +132,7 @@ func TestHubKeepsARemote(t *testing.T) {
 	git("-C", clone, "push", "-q", "origin", "main")
 	theirs := git("-C", clone, "rev-parse", "HEAD")
 	_ = stop() // a start looks at once, where a running hub looks once a minute
-	h, _, log, _ = running(t, cfg)
+	h, _, log, _ := running(t, cfg)
 	c2, err := client.New(client.Config{BaseURL: h.URL(), Session: &client.Session{}})
 	if err != nil {
 		t.Fatal(err)

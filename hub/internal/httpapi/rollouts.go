@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -194,7 +195,7 @@ func (s *server) viewProposal(p *gitstore.Proposal) (apiv1.Proposal, error) {
 	}
 	v := apiv1.Proposal{
 		Certificate: p.Certificate, Serial: p.Serial, Branch: "proposals/" + p.Certificate + "/" + p.Serial, Commit: p.Commit.Hash.String(),
-		Names: append([]string{}, p.Issued.Names...), Issued: viewIssued(p.Issued), AskedBy: oneLine(p.Commit.Author.Name),
+		Names: append([]string{}, p.Issued.Names...), Issued: viewIssued(p.Issued), AskedBy: oneLine(cmp.Or(p.AskedBy, intent.HubActor)),
 		Reason: bodyOf(p.Commit.Message), ProposedAt: p.Commit.Committer.When.UTC(),
 		AgreedBy: append([]string{}, consent.People...), Missing: consent.Missing, Servers: []string{},
 	}

@@ -165,14 +165,10 @@ func (h holding) has(name string) bool {
 
 // reviewOf is who must agree before an issue goes to servers; empty for nobody.
 func (s *Service) reviewOf(c *manifest.Certificate) string {
-	review := c.Review
-	if review == "" {
-		review = s.cfg.Review
+	if review := manifest.StricterReview(s.cfg.Review, c.Review); review != manifest.ReviewNone {
+		return review
 	}
-	if review == manifest.ReviewNone {
-		return ""
-	}
-	return review
+	return ""
 }
 
 func (s *Service) wavesOf(c *manifest.Certificate) manifest.Waves {

@@ -77,13 +77,13 @@ func TestPlan(t *testing.T) {
 		"a new certificate": {
 			func(f *fixture) []apiv1.PlanFile {
 				return []apiv1.PlanFile{file(f, "certificates/shop.yaml", &manifest.Certificate{
-					Name: "shop", Names: []string{"shop.test"}, Issuer: "private-ca", Review: manifest.ReviewNone,
+					Name: "shop", Names: []string{"shop.test"}, Issuer: "private-ca", Review: manifest.ReviewNone, // which does not loosen the hub's
 					Deployments: []manifest.Placement{{Server: "web-5", Deployer: "nginx", Target: "site"}},
 				})}
 			},
-			[]apiv1.PlanCertificate{{Name: "shop", Action: apiv1.PlanIssue, Reason: "new", Issuer: "private-ca", Servers: 1}},
+			[]apiv1.PlanCertificate{{Name: "shop", Action: apiv1.PlanIssue, Reason: "new", Issuer: "private-ca", Servers: 1, Review: "required"}},
 			[]string{"web-5"},
-			[]string{"certificate shop: will be issued (new) by private-ca, goes to 1 server", "servers that change: web-5"},
+			[]string{"certificate shop: will be issued (new) by private-ca, goes to 1 server, after review", "servers that change: web-5"},
 		},
 		"other names": {
 			func(f *fixture) []apiv1.PlanFile {

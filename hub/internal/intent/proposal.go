@@ -28,6 +28,8 @@ type Consent struct {
 	People []string
 	// Missing is how many more must agree.
 	Missing int
+	// TwoPerson says that two must.
+	TwoPerson bool
 }
 
 // ConsentTo says who agreed to p. One person is enough where review is required; the two-person rule wants two, of
@@ -37,16 +39,16 @@ func (s *Service) ConsentTo(p *gitstore.Proposal) (Consent, error) {
 	if err != nil {
 		return Consent{}, fmt.Errorf("read main: %w", err)
 	}
-	review := s.cfg.Review
+	review := manifest.StricterReview(s.cfg.Review, p.Review)
 	if wish := snapshot.Certificates[p.Certificate]; wish != nil {
-		review = s.reviewOf(wish)
+		review = manifest.StricterReview(review, wish.Review)
 	}
-	var c Consent
+	c := Consent{TwoPerson: review == manifest.ReviewTwoPerson}
 	needed := 1
-	if review == manifest.ReviewTwoPerson {
+	if c.TwoPerson {
 		needed = 2
-		if p.Commit.Author.Email != s.hubEmail() {
-			c.People = append(c.People, p.Commit.Author.Name)
+		if p.AskedBy != "" {
+			c.People = append(c.People, p.AskedBy)
 		}
 	}
 	for _, approval := range p.Approvals {
@@ -57,8 +59,6 @@ func (s *Service) ConsentTo(p *gitstore.Proposal) (Consent, error) {
 	c.Missing = max(0, needed-len(c.People))
 	return c, nil
 }
-
-func (s *Service) hubEmail() string { return HubActor + "@" + s.cfg.Domain }
 
 // ApproveProposal adds the actor's agreement to the open proposal of a certificate, and merges it once enough people
 // agreed. An empty serial stands for the only proposal; naming it makes sure that it is the one that was looked at.
@@ -201,13 +201,14 @@ func (s *Service) mayMerge(a act, name string) error {
 	if a.actor.Kind == hub.Person && !slices.Contains(consent.People, a.name()) || a.actor.Kind != hub.Person && len(consent.People) == 0 {
 		missing--
 	}
-	snapshot, err := s.cfg.Store.Snapshot()
-	if err != nil {
-		return fmt.Errorf("read main: %w", err)
+	if a.actor.Kind != hub.Person && consent.TwoPerson {
+		missing = consent.Missing
 	}
-	wish := snapshot.Certificates[name]
-	if missing > 0 || a.actor.Kind != hub.Person && consent.Missing > 0 && wish != nil && s.reviewOf(wish) == manifest.ReviewTwoPerson {
-		return fmt.Errorf("two people must agree to this issue, and %d more has to: certferry proposal approve %s", max(missing, 1), name)
+	switch {
+	case missing <= 0:
+		return nil
+	case consent.TwoPerson:
+		return fmt.Errorf("two people must agree to this issue, and %d more has to: certferry proposal approve %s", missing, name)
 	}
-	return nil
+	return fmt.Errorf("somebody must agree to this issue first: certferry proposal approve %s", name)
 }

@@ -44,14 +44,20 @@ func (s *Service) ResumeRollout(ctx context.Context, actor hub.Principal, reques
 // issue go to all servers now.
 func (s *Service) PromoteRollout(ctx context.Context, actor hub.Principal, requestID, name string, all bool) error {
 	a := act{actor, requestID, "promote-rollout", name, gitstore.TrailerCertificate}
+	if all {
+		return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
+			if _, err := rollout(snapshot, name); err != nil {
+				return gitstore.Change{}, err
+			}
+			return gitstore.Change{
+				Subject: fmt.Sprintf("promote rollout of %s to all servers", name),
+				Edits:   []gitrepo.Edit{{Path: manifest.RolloutPath(name), Delete: true}},
+			}, nil
+		})
+	}
 	return s.changeRollout(ctx, a, func(ro *manifest.Rollout) (subject string, err error) {
 		s.start(ro)
 		ro.Wave++
-		if all {
-			// No certificate has more waves than this; what is beyond the last is the last.
-			ro.Wave = max(ro.Wave, len(ro.Waves)+1)
-			return fmt.Sprintf("promote rollout of %s to all servers", name), nil
-		}
 		return fmt.Sprintf("promote rollout of %s to wave %d", name, ro.Wave), nil
 	})
 }

@@ -311,20 +311,14 @@ func (o *order) put(ctx context.Context, b *bundle.Bundle) error {
 	if o.job.Actor != hubActor {
 		change.Actor = gitstore.Actor{Name: o.job.Actor, Email: o.job.Actor + "@" + o.r.cfg.Domain}
 	}
-	begin, err := o.beginRollout(ctx, b.LeafSHA256())
-	if err != nil {
-		return err
-	}
-	if begin != nil {
-		change.Edits = append(change.Edits, *begin)
-	}
 	issue := gitstore.Issue{
 		Certificate: o.want.Name, Bundle: b, Change: change,
 		Issued: manifest.IssuedCertificate{Issuer: o.want.Issuer, KeyType: keyType(o.want.KeyType)},
 	}
 	write := o.r.cfg.Store.PutIssued
-	if o.r.reviewOf(o.want) != manifest.ReviewNone {
+	if review := o.r.reviewOf(o.want); review != manifest.ReviewNone {
 		write = o.r.cfg.Store.Propose
+		issue.Change.Trailers = append(issue.Change.Trailers, gitstore.Trailer{Key: gitstore.TrailerReview, Value: review})
 	}
 	commit, err := write(ctx, issue)
 	if err != nil {

@@ -29,7 +29,18 @@ func (r *Reconciler) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &publication{r: r, snapshot: snapshot, placed: newPlacements(snapshot), bundles: map[string]opened{}, seen: map[string]bool{}}
+	placed := newPlacements(snapshot)
+	changed, err := r.begin(ctx, snapshot, servers, placed)
+	if err != nil {
+		return err // rather nothing than everywhere at once
+	}
+	if changed {
+		if snapshot, err = r.cfg.Store.Snapshot(); err != nil {
+			return err
+		}
+		placed = newPlacements(snapshot)
+	}
+	p := &publication{r: r, snapshot: snapshot, placed: placed, bundles: map[string]opened{}, seen: map[string]bool{}}
 	p.rollouts = r.rollouts(snapshot, servers, p.placed)
 	var states []gitstore.ServerState
 	for i := range servers {

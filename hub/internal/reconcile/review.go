@@ -32,13 +32,7 @@ func (r *Reconciler) recallAlerts(ctx context.Context) error {
 
 // reviewOf says who must agree to an issue of a certificate.
 func (r *Reconciler) reviewOf(want *manifest.Certificate) string {
-	switch {
-	case want.Review != "":
-		return want.Review
-	case r.cfg.Review != "":
-		return r.cfg.Review
-	}
-	return manifest.ReviewNone
+	return manifest.StricterReview(r.cfg.Review, want.Review)
 }
 
 // tidyProposals removes proposals that nobody can merge any more, tells people of those that wait, and answers what
@@ -76,16 +70,29 @@ func (r *Reconciler) tidyProposals(ctx context.Context, snapshot *gitstore.Snaps
 
 // pointless says why a proposal can be of no use any more, empty if it can.
 func (r *Reconciler) pointless(snapshot *gitstore.Snapshot, p *gitstore.Proposal) string {
-	have := snapshot.Issued[p.Certificate]
 	switch {
 	case snapshot.Certificates[p.Certificate] == nil:
 		return "the certificate is not wished for any more"
 	case !r.cfg.Now().Before(p.Issued.NotAfter):
 		return "it expired"
-	case have != nil && have.NotBefore.After(p.Issued.NotBefore):
-		return "a newer issue is in use"
+	case len(p.Commit.Parents) == 0:
+		return "it stands on nothing"
+	}
+	then, err := r.cfg.Store.IssuedAt(p.Commit.Parents[0].String(), p.Certificate)
+	if err != nil {
+		then = nil // there was none, or it cannot be read: both differ from what is there now
+	}
+	if have := snapshot.Issued[p.Certificate]; leafOf(have) != leafOf(then) {
+		return "another issue is in use since"
 	}
 	return ""
+}
+
+func leafOf(issued *manifest.IssuedCertificate) string {
+	if issued == nil {
+		return ""
+	}
+	return issued.LeafSHA256
 }
 
 func (r *Reconciler) dropProposal(ctx context.Context, p *gitstore.Proposal, reason string) error {

@@ -53,8 +53,7 @@ func TestReviewRequired(t *testing.T) {
 	if got := w.on(p.Issued.LeafSHA256); len(got) != 1 || w.rollout() == nil {
 		t.Fatalf("after the merge %v have it, rollout %+v", got, w.rollout())
 	}
-	w.once()
-	if ro := w.rollout(); ro.State != manifest.RolloutRunning || ro.WaveStartedAt.Equal(ro.StartedAt) {
+	if ro := w.rollout(); ro.State != manifest.RolloutRunning || !ro.StartedAt.Equal(w.clock.Now()) || ro.FromLeafSHA256 != old {
 		t.Errorf("the time that it waited counts against its first wave: %+v", ro)
 	}
 	w.report(w.on(p.Issued.LeafSHA256)[0], apiv1.DeploymentDeployed)

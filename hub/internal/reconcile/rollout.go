@@ -22,9 +22,6 @@ import (
 // a working certificate is worse than any rollout.
 const urgent = day
 
-// startSlack is how old a rollout may be when its first servers get the new issue, before its clock is set anew.
-const startSlack = 5 * time.Minute
-
 // reportDepth is how many states of a server are looked at for the one that a report is about.
 const reportDepth = 16
 
@@ -129,47 +126,6 @@ func (ro *rollout) holdsBack(server string, tip *gitstore.Tip, now time.Time) bo
 	return held
 }
 
-// beginRollout is the edit that starts a rollout with a new issue, nil where there is nothing to be careful about: a
-// first issue, a single server, one wave, or an old issue that is about to end.
-func (o *order) beginRollout(ctx context.Context, leaf string) (*gitrepo.Edit, error) {
-	have := o.snapshot.Issued[o.want.Name]
-	now := o.r.cfg.Now().UTC().Truncate(time.Second)
-	if have == nil || have.NotAfter.Sub(now) < urgent {
-		return nil, nil //nolint:nilnil // no edit is the answer
-	}
-	document := &manifest.Rollout{
-		Name: o.want.Name, From: o.snapshot.Commit, FromLeafSHA256: have.LeafSHA256, LeafSHA256: leaf,
-		Waves: o.r.wavesOf(o.want), Wave: 1, State: manifest.RolloutRunning, StartedAt: now, WaveStartedAt: now,
-	}
-	if before := o.snapshot.Rollouts[o.want.Name]; before != nil {
-		// What most servers have is still what they had before that rollout.
-		document.From, document.FromLeafSHA256 = before.From, before.FromLeafSHA256
-	}
-	servers, err := o.r.servers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	members := 0
-	placed := newPlacements(o.snapshot)
-	for i := range servers {
-		if slices.Contains(o.r.takesPart(o.snapshot, &servers[i], placed), o.want.Name) {
-			members++
-		}
-	}
-	path := manifest.RolloutPath(o.want.Name)
-	if len(document.Waves.Sizes(members)) < 2 {
-		if o.snapshot.Rollouts[o.want.Name] != nil {
-			return &gitrepo.Edit{Path: path, Delete: true}, nil
-		}
-		return nil, nil //nolint:nilnil // no edit is the answer
-	}
-	data, err := document.Encode()
-	if err != nil {
-		return nil, fmt.Errorf("start rollout: %w", err)
-	}
-	return &gitrepo.Edit{Path: path, Data: data}, nil
-}
-
 // wavesOf are the waves of a certificate, or the hub's.
 func (r *Reconciler) wavesOf(want *manifest.Certificate) manifest.Waves {
 	if len(want.Waves) > 0 {
@@ -199,7 +155,10 @@ func (r *Reconciler) advance(ctx context.Context) error {
 }
 
 func (r *Reconciler) advanceOne(ctx context.Context, snapshot *gitstore.Snapshot, name string, ro *rollout) error {
-	if ro == nil || len(ro.members) == 0 {
+	if ro == nil {
+		return nil // it is about an issue that was replaced: what comes next begins with the publication
+	}
+	if len(ro.members) == 0 {
 		return r.endRollout(ctx, snapshot, name, "end rollout of "+name+": there is nothing left to roll out")
 	}
 	if ro.State != manifest.RolloutRunning {
@@ -214,20 +173,15 @@ func (r *Reconciler) advanceOne(ctx context.Context, snapshot *gitstore.Snapshot
 	}
 	now := r.cfg.Now().UTC().Truncate(time.Second)
 	next := *ro.Rollout
-	if ro.Wave == 1 && ro.WaveStartedAt.Equal(ro.StartedAt) && now.Sub(ro.StartedAt) > startSlack && !r.began(ro) {
-		// It waited for review: its time begins now.
-		next.WaveStartedAt = now
-		return r.writeRollout(ctx, snapshot, &next, "begin rollout of "+next.Name, nil)
-	}
 	overdue := now.Sub(ro.WaveStartedAt) >= r.cfg.WaveTimeout
 	switch {
 	case len(look.failed) > 0:
 		next.State, next.Reason = manifest.RolloutFailed, look.failed[0].reason()
 		return r.stopRollout(ctx, snapshot, &next, hub.AlertCritical)
-	case overdue && (len(look.pending) > 0 || look.deployed == 0):
+	case overdue && (len(look.pending) > 0 || look.silent(ro)):
 		next.State, next.Reason = manifest.RolloutPaused, "nothing heard within "+r.cfg.WaveTimeout.String()+" from "+few(append(look.pending, look.offline...))
 		return r.stopRollout(ctx, snapshot, &next, hub.AlertWarning)
-	case len(look.pending) > 0, look.deployed == 0, now.Before(look.last.Add(r.cfg.Soak)):
+	case len(look.pending) > 0, look.silent(ro), now.Before(look.last.Add(r.cfg.Soak)):
 		return nil
 	case ro.Wave >= len(ro.sizes):
 		return r.endRollout(ctx, snapshot, name, fmt.Sprintf("complete rollout of %s: %s", name, plural(len(ro.members), "server")))
@@ -238,24 +192,22 @@ func (r *Reconciler) advanceOne(ctx context.Context, snapshot *gitstore.Snapshot
 	return r.writeRollout(ctx, snapshot, &next, subject, nil)
 }
 
-// began tells whether a server has been given the new issue.
-func (r *Reconciler) began(ro *rollout) bool {
-	return slices.ContainsFunc(ro.members, func(m member) bool {
-		tip, err := r.cfg.Store.ServerTip(m.row.Name)
-		return err == nil && slices.ContainsFunc(tip.Manifest.Deployments, func(d manifest.Deployment) bool {
-			return d.Certificate == ro.Name && d.LeafSHA256 == ro.LeafSHA256
-		})
-	})
-}
-
 // standing is how far the servers of the waves that have begun are.
 type standing struct {
+	// deployed are those that have it; current those of them in the newest wave.
 	deployed int
+	current  int
 	pending  []string
 	offline  []string
 	failed   []failure
 	// last is when the newest success was reported.
 	last time.Time
+}
+
+// silent tells whether nobody spoke for the newest wave. The last one may be of servers that are away: they get the
+// issue when they come back.
+func (s *standing) silent(ro *rollout) bool {
+	return s.deployed == 0 || s.current == 0 && ro.Wave < len(ro.sizes)
 }
 
 // failure is a server that could not deploy the new issue.
@@ -304,6 +256,9 @@ func (r *Reconciler) lookAt(ro *rollout, m *member, reports []hub.Observation, s
 	switch {
 	case state == serverDeployed:
 		s.deployed++
+		if m.wave == ro.Wave {
+			s.current++
+		}
 		if at.After(s.last) {
 			s.last = at
 		}
@@ -349,7 +304,8 @@ func (r *Reconciler) stateOf(ro *rollout, server string, reports []hub.Observati
 			if err != nil {
 				return "", "", at, err
 			}
-			if about {
+			// What was reported before a person let the rollout go on has been seen by that person.
+			if about && !reports[n].ReportedAt.Before(ro.WaveStartedAt) {
 				return serverFailed, strings.ReplaceAll(string(reports[n].State), "_", " ") + ": " + reports[n].Detail, reports[n].ReportedAt, nil
 			}
 			state = serverPending

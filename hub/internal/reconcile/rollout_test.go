@@ -355,3 +355,94 @@ func TestRolloutByHand(t *testing.T) {
 		t.Error("a rollout that cannot be read was written")
 	}
 }
+
+// TestRolloutResumed goes on after a person looked at a failure: what was reported before does not stop it again, what
+// is reported after does.
+func TestRolloutResumed(t *testing.T) {
+	t.Parallel()
+	w := newFleet(t, 4, nil)
+	leaf := w.renew()
+	first := w.on(leaf)[0]
+	w.report(first, apiv1.DeploymentFailed)
+	w.once()
+	resume := func() {
+		t.Helper()
+		w.clock.Advance(time.Minute)
+		w.heartbeats()
+		next := *w.rollout()
+		next.State, next.Reason, next.WaveStartedAt = manifest.RolloutRunning, "", w.clock.Now()
+		data, err := next.Encode()
+		w.must(err)
+		_, err = w.store.Apply(t.Context(), gitstore.Change{Subject: "resume", Edits: []gitrepo.Edit{{Path: manifest.RolloutPath("shop"), Data: data}}})
+		w.must(err)
+		w.once()
+	}
+	resume()
+	if ro := w.rollout(); ro.State != manifest.RolloutRunning || ro.Wave != 1 {
+		t.Fatalf("stopped again by the old report: %+v", ro)
+	}
+	w.clock.Advance(time.Second)
+	w.report(first, apiv1.DeploymentRolledBack)
+	w.once()
+	if ro := w.rollout(); ro.State != manifest.RolloutFailed {
+		t.Fatalf("went on past a new failure: %+v", ro)
+	}
+	resume()
+	w.clock.Advance(time.Second)
+	w.report(first, apiv1.DeploymentDeployed)
+	w.once()
+	if got := w.on(leaf); len(got) != 4 {
+		t.Errorf("did not go on after the repair: %v, %+v", got, w.rollout())
+	}
+}
+
+// TestRolloutSilentWave: a wave in the middle of which nobody is there waits for a person; the last one does not.
+func TestRolloutSilentWave(t *testing.T) {
+	t.Parallel()
+	w := newFleet(t, 6, func(c *manifest.Certificate) { c.Waves = manifest.Waves{{N: 1}, {N: 3}} })
+	leaf := w.renew()
+	w.report(w.on(leaf)[0], apiv1.DeploymentDeployed)
+	w.once()
+	second := w.on(leaf)
+	if len(second) != 3 {
+		t.Fatalf("got %v", second)
+	}
+	w.clock.Advance(61 * time.Minute)
+	w.heartbeats(second...)
+	w.once()
+	if ro := w.rollout(); ro.State != manifest.RolloutPaused || ro.Wave != 2 {
+		t.Errorf("got %+v", ro)
+	}
+}
+
+// TestRolloutKeepsWaitingForTheBranch: each issue that comes to main by whatever way is rolled out; one that is older
+// than what servers have, as after a rollback, goes to all at once.
+func TestRolloutOfRollback(t *testing.T) {
+	t.Parallel()
+	w := newFleet(t, 5, nil)
+	old := w.issued("shop").LeafSHA256
+	before := w.snapshot().Commit
+	leaf := w.renew()
+	for len(w.on(leaf)) < 5 || w.rollout() != nil {
+		w.clock.Advance(time.Second)
+		for _, server := range w.on(leaf) {
+			w.report(server, apiv1.DeploymentDeployed)
+		}
+		w.once()
+	}
+	h, err := gitrepo.ParseHash(before)
+	w.must(err)
+	var edits []gitrepo.Edit
+	for _, file := range []string{"certificate.yaml", "chain.pem", "bundle.pgp"} {
+		path := manifest.IssuedDir("shop") + "/" + file
+		data, err := w.store.Repo().ReadFile(h, path)
+		w.must(err)
+		edits = append(edits, gitrepo.Edit{Path: path, Data: data})
+	}
+	_, err = w.store.Apply(t.Context(), gitstore.Change{Subject: "roll back", Edits: edits})
+	w.must(err)
+	w.once()
+	if got := w.on(old); len(got) != 5 || w.rollout() != nil {
+		t.Errorf("the way back goes in waves: %v, %+v", got, w.rollout())
+	}
+}

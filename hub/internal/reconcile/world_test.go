@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -150,11 +151,22 @@ func (w *world) open(server, certificate string) *bundle.Bundle {
 	w.must(err)
 	trusted, err := seal.ParsePublicKey([]byte(keyring.Keys[0].PublicKey))
 	w.must(err)
-	plain, err := seal.Open(sealed, w.keys[server], []*seal.PublicKey{trusted}, w.clock.Now())
-	w.must(err)
+	want := server
+	i := slices.IndexFunc(w.tip(server).Manifest.Deployments, func(d manifest.Deployment) bool { return d.Certificate == certificate })
+	var plain []byte
+	if key := w.tip(server).Manifest.Deployments[i].BundleKey; key != "" {
+		want = "" // a body that several servers share names none
+		packet, err := w.store.Repo().ReadFile(head, key)
+		w.must(err)
+		plain, err = seal.OpenShared(packet, sealed, w.keys[server], []*seal.PublicKey{trusted}, w.clock.Now())
+		w.must(err)
+	} else {
+		plain, err = seal.Open(sealed, w.keys[server], []*seal.PublicKey{trusted}, w.clock.Now())
+		w.must(err)
+	}
 	header, b, err := bundle.Decode(plain)
 	w.must(err)
-	if header.Server != server || header.Certificate != certificate {
+	if header.Server != want || header.Certificate != certificate {
 		w.Fatalf("bundle for %s at %s says %+v", certificate, server, header)
 	}
 	return b
