@@ -3,7 +3,9 @@ package gitrepo
 import (
 	"bytes"
 	"compress/zlib"
+	"encoding/binary"
 	"errors"
+	"hash/adler32"
 	"io"
 	"sync"
 )
@@ -21,8 +23,34 @@ type deflaters struct {
 	pool  sync.Pool
 }
 
+// storedBlock is the most that one stored block holds (RFC 1951, section 3.2.4).
+const storedBlock = 0xffff
+
+// store appends data as it is in zlib's form (RFC 1950). The compressor would add an empty block to the end.
+func store(out *bytes.Buffer, data []byte) {
+	out.Write([]byte{0x78, 0x01})
+	for rest := data; ; {
+		n := min(len(rest), storedBlock)
+		last := byte(0)
+		if n == len(rest) {
+			last = 1
+		}
+		size := uint16(n) //nolint:gosec // G115: n is at most storedBlock
+		out.Write(binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16([]byte{last}, size), ^size))
+		out.Write(rest[:n])
+		if rest = rest[n:]; last == 1 {
+			break
+		}
+	}
+	_ = binary.Write(out, binary.BigEndian, adler32.Checksum(data)) // a buffer takes everything
+}
+
 // deflate appends the compressed data to out.
 func (d *deflaters) deflate(out *bytes.Buffer, data []byte) error {
+	if d.level == zlib.NoCompression {
+		store(out, data)
+		return nil
+	}
 	z, ok := d.pool.Get().(*zlib.Writer)
 	if ok {
 		z.Reset(out)
