@@ -119,6 +119,9 @@ func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 		return Result{}, 0, err
 	}
 	tip, retryAfter, err := a.source.Tip(ctx)
+	if errors.Is(err, source.ErrRefused) {
+		return Result{}, retryAfter, a.refused(progress, "", err)
+	}
 	if err != nil {
 		return Result{}, retryAfter, a.note(progress, statusDegraded, err)
 	}

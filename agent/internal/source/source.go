@@ -83,12 +83,14 @@ func (s *Source) PassOver() {
 
 // Tip returns the commit that the server's branch is at, as the first remote that is well says. It costs one small
 // request. An empty commit means that the branch does not exist yet: the server is not approved, or nothing is deployed
-// to it. retryAfter, with an error, is how long all remotes ask to be left alone; until then none is asked.
+// to it. retryAfter, with an error, is how long all remotes ask to be left alone; until then none is asked. The error is
+// ErrUnreachable, or ErrRefused where a remote answered against the limits or against Git's rules.
 func (s *Source) Tip(ctx context.Context) (commit string, retryAfter time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var faults []error
 	var waits []time.Duration
+	kind := ErrUnreachable
 	for _, r := range s.order() {
 		if wait := r.quiet.Sub(s.now()); wait > 0 {
 			waits = append(waits, wait)
@@ -100,6 +102,9 @@ func (s *Source) Tip(ctx context.Context) (commit string, retryAfter time.Durati
 			faults = append(faults, fmt.Errorf("%s%w", s.prefix(r), err))
 			if ctx.Err() != nil {
 				break // stopped from outside: the remote is not to blame
+			}
+			if isBad(err) {
+				kind = ErrRefused
 			}
 			r.fail(s.now())
 			r.quiet = s.now().Add(tip.RetryAfter)
@@ -116,7 +121,7 @@ func (s *Source) Tip(ctx context.Context) (commit string, retryAfter time.Durati
 		}
 		return r.tip.String(), tip.RetryAfter, nil
 	}
-	return "", slices.Min(append(waits, time.Hour)), fmt.Errorf("%w: %w", ErrUnreachable, joined(faults))
+	return "", slices.Min(append(waits, time.Hour)), fmt.Errorf("%w: %w", kind, joined(faults))
 }
 
 // Fetch gets the commit that Tip named last, from the remote that named it, and verifies it against floor. What a
@@ -130,12 +135,17 @@ func (s *Source) Fetch(ctx context.Context, floor Floor) (*State, error) {
 	snapshot, err := r.Remote.Fetch(ctx, manifest.ServerBranch(s.trust.Server), tip)
 	if err != nil {
 		kind := ErrUnreachable
-		if errors.Is(err, gitrepo.ErrTooLarge) || errors.Is(err, gitrepo.ErrCorrupt) {
+		if isBad(err) {
 			kind = ErrRefused
 		}
 		return nil, fmt.Errorf("%w: %sfetch commit %s: %w", kind, s.prefix(r), tip, err)
 	}
 	return s.verifyFrom(r, floor, tip.String(), snapshot.Files)
+}
+
+// isBad tells an answer that no honest remote gives from one that did not come.
+func isBad(err error) bool {
+	return errors.Is(err, gitrepo.ErrTooLarge) || errors.Is(err, gitrepo.ErrCorrupt)
 }
 
 // verifyFrom verifies what r holds.

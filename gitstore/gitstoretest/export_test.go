@@ -1,0 +1,4 @@
+package gitstoretest
+
+// Zeros is zeros.
+var Zeros = zeros
