@@ -88,9 +88,11 @@ func TestGitOps(t *testing.T) {
 	w := newWorld(t, "")
 	w.serve(bin)
 	w.login()
-	site := w.site("site-1", "site.test")
-	site.enrol(map[string]string{"role": "edge"})
-	site.run(bin)
+	site, second := w.site("site-1", "site.test"), w.site("site-2", "second.test")
+	for _, s := range []*server{site, second} {
+		s.enrol(nil)
+		s.run(bin)
+	}
 	program, session := filepath.Join(bin, "certferry"), filepath.Join(w.dir, "session.json")
 	w.do(password+"\n", program, "--session", session, "--hub", w.url, "login", "--name", "ops")
 	helper := "credential." + w.url + ".helper=!" + program + " --session " + session + " git-credential"
@@ -127,7 +129,7 @@ func TestGitOps(t *testing.T) {
 
 	// Two people at once: who comes second pulls, and both changes stand.
 	ann.git("reset", "-q", "--hard", "origin/main")
-	ann.commit("a stronger key", "certificates/site.yaml", siteYAML("keyType: ecdsa-p384\n"))
+	ann.commit("ask for second", "certificates/second.yaml", strings.NewReplacer("name: site", "name: second", "site.test", "second.test", "site-1", "site-2").Replace(siteYAML("")))
 	bob.git("pull", "-q", "--rebase")
 	bob.commit("tell others", "README.md", "Ask ops first.\n")
 	bob.git("push", "-q", "origin", "main")
@@ -136,11 +138,11 @@ func TestGitOps(t *testing.T) {
 	}
 	ann.git("pull", "-q", "--rebase")
 	ann.git("push", "-q", "origin", "main")
-	w.deployed("site", first, site)
+	w.deployed("second", "", second)
 	openAlert(t, w, "intent_refused", false)
 	ann.git("pull", "-q", "--rebase")
 	log := ann.git("log", "--format=%an: %s", "main")
-	for _, want := range []string{"ann: ask for site", "ann: a stronger key", "bob: tell others"} {
+	for _, want := range []string{"ann: ask for site", "ann: ask for second", "bob: tell others"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("git log lacks %q:\n%s", want, log)
 		}
