@@ -45,6 +45,7 @@ func serverCommand() *cli.Command {
 				Name: "rollback", Usage: "take a server back to an earlier commit and hold it there", ArgsUsage: "NAME",
 				Flags: rollbackFlags(), Action: rollbackServer,
 			},
+			holdCommand(),
 			{Name: "resume", Usage: "end the hold of a server", ArgsUsage: "NAME", Action: resumeServer},
 		},
 	}
@@ -52,11 +53,12 @@ func serverCommand() *cli.Command {
 
 func rollbackCommand() *cli.Command {
 	return &cli.Command{
-		Name: "rollback", Usage: "roll back a server or a certificate",
+		Name: "rollback", Usage: "roll back a server, a certificate or all certificates",
 		Action: unknownCommand,
 		Subcommands: []*cli.Command{
 			{Name: "server", Usage: "same as: server rollback", ArgsUsage: "NAME", Flags: rollbackFlags(), Action: rollbackServer},
 			{Name: "certificate", Aliases: []string{"cert"}, Usage: "same as: certificate rollback", ArgsUsage: "NAME", Flags: rollbackFlags(), Action: rollbackCertificate},
+			fleetRollbackCommand(),
 		},
 	}
 }
