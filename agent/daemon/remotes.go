@@ -71,7 +71,7 @@ func remotes(cfg *Config, id state.Identity, credential string, log *slog.Logger
 		}
 		remote, err := c.Remote(gitrepo.DefaultLimits)
 		if err != nil {
-			log.Error("remote left out", slog.String("remote", c.Name), slog.Any("error", err)) //nolint:sloglint // the agent is being opened: there is no context
+			log.Error("remote left out", slog.String("remote", c.Name), slog.Any("error", err))
 			continue
 		}
 		all = append(all, source.Named{Name: c.Name, Mirror: true, Remote: remote})
@@ -82,10 +82,10 @@ func remotes(cfg *Config, id state.Identity, credential string, log *slog.Logger
 	return all, nil
 }
 
-// errNext marks an outcome after which another remote may do better.
-type errNext struct{ error }
+// nextError marks an outcome after which another remote may do better.
+type nextError struct{ error }
 
 // Unwrap gives the outcome.
-func (e errNext) Unwrap() error { return e.error }
+func (e nextError) Unwrap() error { return e.error }
 
-func isNext(err error) bool { return errors.As(err, new(errNext)) }
+func isNext(err error) bool { return errors.As(err, new(nextError)) }

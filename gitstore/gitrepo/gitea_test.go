@@ -38,7 +38,7 @@ func startGitea(t *testing.T) *gitea {
 	if program == "" {
 		t.Skip("skipped: GITEA does not name a Gitea or Forgejo program")
 	}
-	dir, err := os.MkdirTemp("", "certferry-gitea-")
+	dir, err := os.MkdirTemp("", "certferry-gitea-") //nolint:usetesting // another user must be able to enter it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,9 +208,9 @@ func TestGitea(t *testing.T) {
 	byToken, bySSH, readOnly := g.remotes("fleet")
 	r := openRepo(t, t.TempDir())
 	fleet(t, r, 50, "one")
-	push(t, byToken, r, true)
+	push(t, byToken, r)
 	fleet(t, r, 50, "two")
-	push(t, bySSH, r, true)
+	push(t, bySSH, r)
 	for _, remote := range []*gitrepo.Remote{byToken, bySSH, readOnly} {
 		tip, err := remote.Poll(t.Context(), "refs/heads/servers/web-7", "")
 		if want := mustRef(t, r, "refs/heads/servers/web-7"); err != nil || tip.Hash != want {

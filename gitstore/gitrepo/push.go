@@ -74,8 +74,7 @@ func (r *Remote) pushChunk(ctx context.Context, repo *Repo, chunk []RefResult, a
 
 // pushFault sorts faults like connectionFault. A remote that lets a credential read and not push is read-only for it.
 func pushFault(ctx context.Context, err error) error {
-	var refused *forbiddenError
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*forbiddenError](err); ok {
 		return fmt.Errorf("%w: the account may not push there", ErrReadOnly)
 	}
 	return connectionFault(ctx, err)

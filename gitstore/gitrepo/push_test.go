@@ -73,13 +73,13 @@ func behind(r *gitrepo.Repo, there map[string]gitrepo.Hash) []gitrepo.RefUpdate 
 	return updates
 }
 
-func push(t *testing.T, remote *gitrepo.Remote, r *gitrepo.Repo, atomic bool) {
+func push(t *testing.T, remote *gitrepo.Remote, r *gitrepo.Repo) {
 	t.Helper()
 	there, err := remote.List(t.Context(), "refs/heads/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	results, err := remote.Push(t.Context(), r, behind(r, there), atomic)
+	results, err := remote.Push(t.Context(), r, behind(r, there), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,11 +98,12 @@ func push(t *testing.T, remote *gitrepo.Remote, r *gitrepo.Repo, atomic bool) {
 func TestPushAndReadBack(t *testing.T) {
 	t.Parallel()
 	hosts(t, func(t *testing.T, remote *gitrepo.Remote, dir string) {
+		t.Helper()
 		r := openRepo(t, t.TempDir())
 		fleet(t, r, 30, "one")
-		push(t, remote, r, true)
+		push(t, remote, r)
 		fleet(t, r, 30, "two")
-		push(t, remote, r, true)
+		push(t, remote, r)
 		fsck(t, dir)
 
 		tip, err := remote.Poll(t.Context(), "refs/heads/servers/web-7", "")
@@ -171,9 +172,10 @@ func mustRef(t *testing.T, r *gitrepo.Repo, name string) gitrepo.Hash {
 func TestPushIsCompareAndSwap(t *testing.T) {
 	t.Parallel()
 	hosts(t, func(t *testing.T, remote *gitrepo.Remote, dir string) {
+		t.Helper()
 		r := openRepo(t, t.TempDir())
 		fleet(t, r, 5, "one")
-		push(t, remote, r, true)
+		push(t, remote, r)
 		first, _ := remote.List(t.Context(), "refs/heads/")
 		fleet(t, r, 5, "two")
 		updates := behind(r, first)
@@ -297,18 +299,22 @@ func TestFaultsOfRemotes(t *testing.T) {
 			})
 		}, gitrepo.ErrSlow, "", false},
 		"full": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
+			t.Helper()
 			script(t, dir, "pre-receive", "echo 'fatal: write error: No space left on device' >&2; exit 1\n")
 		}, gitrepo.ErrFull, "No space left", false},
 		"wrong password": {func(_ *testing.T, _ *githost.Host, _ string, r *gitrepo.Remote) { r.Password = "wrong secret" }, gitrepo.ErrDenied, "", false},
 		"may only read":  {func(_ *testing.T, _ *githost.Host, _ string, r *gitrepo.Remote) { r.Username = githost.Reader }, gitrepo.ErrReadOnly, "may not push", false},
 		"no repository":  {func(_ *testing.T, _ *githost.Host, _ string, r *gitrepo.Remote) { r.URL += "x" }, gitrepo.ErrNoRepository, "404", false},
 		"hook": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
+			t.Helper()
 			script(t, dir, "pre-receive", "echo 'ticket number missing' >&2; exit 1\n")
 		}, gitrepo.ErrRejected, "ticket number missing", false},
 		"hook of one": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
+			t.Helper()
 			script(t, dir, "update", "echo protected >&2; exit 1\n")
 		}, gitrepo.ErrRejected, "protected", true},
 		"not atomic": {func(t *testing.T, _ *githost.Host, dir string, _ *gitrepo.Remote) {
+			t.Helper()
 			config := filepath.Join(dir, "config")
 			data, err := os.ReadFile(config)
 			if err != nil {
@@ -361,9 +367,10 @@ func TestFaultsOverSSH(t *testing.T) {
 		spoil func(t *testing.T, r *gitrepo.Remote)
 		want  error
 	}{
-		"another host key": {func(t *testing.T, r *gitrepo.Remote) { r.SSH = server.other(t, true) }, gitrepo.ErrHostKey},
-		"unknown host":     {func(t *testing.T, r *gitrepo.Remote) { r.SSH = server.other(t, false) }, gitrepo.ErrHostKey},
+		"another host key": {func(t *testing.T, r *gitrepo.Remote) { t.Helper(); r.SSH = server.other(t, true) }, gitrepo.ErrHostKey},
+		"unknown host":     {func(t *testing.T, r *gitrepo.Remote) { t.Helper(); r.SSH = server.other(t, false) }, gitrepo.ErrHostKey},
 		"unknown key": {func(t *testing.T, r *gitrepo.Remote) {
+			t.Helper()
 			key := filepath.Join(t.TempDir(), "key")
 			newKey(t, key)
 			var err error

@@ -87,7 +87,7 @@ func (r *Remote) pollHTTP(ctx context.Context, ref, etag string) (Tip, error) {
 	if etag != "" {
 		header.Set("If-None-Match", etag)
 	}
-	answer, err := r.do(ctx, http.MethodGet, "/info/refs?service="+uploadPack, header, nil, 0)
+	answer, err := r.do(ctx, http.MethodGet, "/info/refs?service="+uploadPack, header, nil, 0) //nolint:bodyclose // the wire closes it
 	tip := Tip{RetryAfter: retryAfter(answer)}
 	if err != nil {
 		return tip, err

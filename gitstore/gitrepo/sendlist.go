@@ -139,12 +139,7 @@ func (s *sendList) tree(h Hash, bases []Hash, depth int) error {
 		others = append(others, list)
 	}
 	for _, e := range entries {
-		var below []Hash
-		for _, list := range others {
-			if was, ok := findEntry(list, e.Name); ok && was.Dir == e.Dir {
-				below = append(below, was.Hash)
-			}
-		}
+		below := sameName(others, e)
 		switch {
 		case s.seen[e.Hash] || slices.Contains(below, e.Hash):
 		case e.Dir:
@@ -157,6 +152,16 @@ func (s *sendList) tree(h Hash, bases []Hash, depth int) error {
 		}
 	}
 	return nil
+}
+
+// sameName lists what stands in place of e in other folders.
+func sameName(folders [][]Entry, e Entry) (found []Hash) {
+	for _, list := range folders {
+		if was, ok := findEntry(list, e.Name); ok && was.Dir == e.Dir {
+			found = append(found, was.Hash)
+		}
+	}
+	return found
 }
 
 // packBytes is how long the pack of the objects is, as WritePack writes it.

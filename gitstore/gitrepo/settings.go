@@ -62,6 +62,10 @@ func (s *RemoteSettings) Check() error {
 			return fmt.Errorf("url: %w", err)
 		}
 	}
+	return s.checkPaths()
+}
+
+func (s *RemoteSettings) checkPaths() error {
 	for _, p := range []struct{ key, value string }{
 		{"password_file", s.PasswordFile},
 		{"ssh_key", s.SSHKey},

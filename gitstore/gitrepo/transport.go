@@ -4,6 +4,7 @@
 package gitrepo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -53,8 +54,7 @@ const (
 
 // RetryAfter returns how long a remote that gave err asks to be left alone; zero where it did not say.
 func RetryAfter(err error) time.Duration {
-	var busy *busyError
-	if errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*busyError](err); ok {
 		return busy.after
 	}
 	return 0
@@ -93,7 +93,7 @@ func (r *Remote) connect(ctx context.Context, service string, v2 bool) (wire, er
 	if v2 {
 		header.Set("Git-Protocol", "version=2")
 	}
-	answer, err := r.do(ctx, http.MethodGet, "/info/refs?service="+service, header, nil, 0)
+	answer, err := r.do(ctx, http.MethodGet, "/info/refs?service="+service, header, nil, 0) //nolint:bodyclose // the wire closes it
 	if err != nil {
 		return nil, err
 	}
@@ -119,12 +119,12 @@ func (w *httpWire) ask(ctx context.Context, body io.Reader, size int64) (io.Read
 	header := maps.Clone(w.header)
 	header.Set("Content-Type", "application/x-"+w.service+"-request")
 	header.Set("Accept", "application/x-"+w.service+"-result")
-	answer, err := w.remote.do(ctx, http.MethodPost, "/"+w.service, header, body, size)
+	answer, err := w.remote.do(ctx, http.MethodPost, "/"+w.service, header, body, size) //nolint:bodyclose // close closes it
 	if err != nil {
 		return nil, err
 	}
 	w.bodies = append(w.bodies, answer.Body)
-	return answer.Body, nil
+	return bufio.NewReaderSize(answer.Body, 32<<10), nil
 }
 
 func (w *httpWire) close(fault error) error {
@@ -136,6 +136,7 @@ func (w *httpWire) close(fault error) error {
 
 // skipService reads the line that names the service and the flush behind it; protocol v2 may leave both out.
 func skipService(body io.Reader, service string) (io.Reader, error) {
+	body = bufio.NewReaderSize(body, 32<<10) // lines are short, and there may be a hundred thousand
 	want := pkt("# service=" + service + "\n")
 	head := make([]byte, len(want))
 	n, err := io.ReadFull(body, head)
@@ -230,8 +231,7 @@ func statusFault(answer *http.Response) error {
 // connectionFault sorts the faults of a connection. The text of an HTTP client's error holds the URL, which a log
 // need not repeat.
 func connectionFault(ctx context.Context, err error) error {
-	var ue *url.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		err = ue.Err
 	}
 	var unknown *tls.CertificateVerificationError
