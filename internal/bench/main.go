@@ -30,6 +30,7 @@ func areas() []area {
 	return []area{
 		{"store", benchStore},
 		{"push", benchPush},
+		{"polls", benchPolls},
 	}
 }
 
@@ -42,6 +43,13 @@ func main() {
 
 // run carries out a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if dir, ok := strings.CutPrefix(strings.Join(args, " "), serveCommand+" "); ok { // a comparison's own server
+		if err := servePolls(ctx, dir, os.Stdin, stdout); err != nil {
+			_, _ = fmt.Fprintln(stderr, err)
+			return 1
+		}
+		return 0
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	only := flags.String("only", "", "areas to run, separated by commas; all by default")
