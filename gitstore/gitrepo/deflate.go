@@ -35,7 +35,7 @@ func store(out *bytes.Buffer, data []byte) {
 		if n == len(rest) {
 			last = 1
 		}
-		size := uint16(n) //nolint:gosec // G115: n is at most storedBlock
+		size := uint16(n)
 		out.Write(binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16([]byte{last}, size), ^size))
 		out.Write(rest[:n])
 		if rest = rest[n:]; last == 1 {
