@@ -126,6 +126,15 @@ func printCertificate(w io.Writer, x apiv1.Certificate, history []apiv1.Commit) 
 	if x.Paused {
 		row("paused", x.PausedReason+" (certferry cert resume "+x.Name+" ends it)")
 	}
+	if x.Review != "" {
+		row("review", x.Review)
+	}
+	if len(x.Waves) > 0 {
+		row("waves", strings.Join(x.Waves, " "))
+	}
+	if x.Proposal != "" {
+		row("proposed", "serial "+x.Proposal+" waits for review (certferry proposal show "+x.Name+")")
+	}
 	if x.RenewAt != nil {
 		row("renew at", x.RenewAt.Format(time.RFC3339))
 	}
@@ -153,6 +162,8 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "credential", Usage: "name of the hub's credential for the hook"},
 			&cli.IntFlag{Name: "days-before-expiry", Usage: "latest start of a renewal (default 15)"},
 			&cli.BoolFlag{Name: "keep-key", Usage: "keep the private key at renewals"},
+			&cli.StringFlag{Name: "review", Usage: "who must agree to each issue: none, required or two-person"},
+			&cli.StringSliceFlag{Name: "wave", Usage: "`SIZE` of a wave of a rollout, such as 1 or 10%; repeat it for more"},
 		),
 		Action: createCertificate,
 	}
@@ -166,6 +177,7 @@ func createCertificate(c *cli.Context) error {
 	spec := apiv1.CertificateSpec{
 		Name: name, Names: c.StringSlice("dns"), Issuer: c.String("issuer"), KeyType: c.String("key-type"),
 		DaysBeforeExpiry: c.Int("days-before-expiry"), KeepKey: c.Bool("keep-key"),
+		Review: c.String("review"), Waves: c.StringSlice("wave"),
 	}
 	if len(spec.Names) == 0 {
 		spec.Names = []string{name}

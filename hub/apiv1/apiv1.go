@@ -329,18 +329,24 @@ type Certificate struct {
 	RenewAt      *time.Time   `json:"renew_at,omitempty"`
 	Placed       []Deployment `json:"placed"`
 	Job          *Job         `json:"job,omitempty" doc:"The newest job of this certificate."`
+	// Proposal is the serial of an issue that waits for review.
+	Proposal string `json:"proposal,omitempty"`
 }
 
 // CertificateSpec is the body of POST /certificates and the wish within a Certificate.
 type CertificateSpec struct {
-	Name             string      `json:"name" minLength:"1" maxLength:"100"`
-	Names            []string    `json:"names" minItems:"1" maxItems:"100"`
-	KeyType          string      `json:"key_type,omitempty" enum:"ecdsa-p256,ecdsa-p384,rsa-2048,rsa-3072,rsa-4096"`
-	Issuer           string      `json:"issuer" minLength:"1" maxLength:"100"`
-	Challenge        *Challenge  `json:"challenge,omitempty"`
-	DaysBeforeExpiry int         `json:"days_before_expiry,omitempty" minimum:"0" maximum:"365"`
-	KeepKey          bool        `json:"keep_key,omitempty"`
-	Deployments      []Placement `json:"deployments,omitempty" maxItems:"1000"`
+	Name             string     `json:"name" minLength:"1" maxLength:"100"`
+	Names            []string   `json:"names" minItems:"1" maxItems:"100"`
+	KeyType          string     `json:"key_type,omitempty" enum:"ecdsa-p256,ecdsa-p384,rsa-2048,rsa-3072,rsa-4096"`
+	Issuer           string     `json:"issuer" minLength:"1" maxLength:"100"`
+	Challenge        *Challenge `json:"challenge,omitempty"`
+	DaysBeforeExpiry int        `json:"days_before_expiry,omitempty" minimum:"0" maximum:"365"`
+	KeepKey          bool       `json:"keep_key,omitempty"`
+	// Review says who must agree before an issue goes to servers; what the hub is set to is the least.
+	Review string `json:"review,omitempty" enum:"none,required,two-person"`
+	// Waves are the steps in which a new issue goes to its servers, such as 1, 10% and 50%; the rest need not be named.
+	Waves       []string    `json:"waves,omitempty" maxItems:"20"`
+	Deployments []Placement `json:"deployments,omitempty" maxItems:"1000"`
 }
 
 // Challenge is how control of a certificate's names is proven.

@@ -34,6 +34,8 @@ type view struct {
 	snap      *gitstore.Snapshot
 	tips      map[string]*gitstore.Tip
 	selectors map[string]*manifest.Selector
+	// proposals are the serials of open ones by certificate, read when first asked for.
+	proposals map[string]string
 }
 
 func (s *server) newView() (*view, error) {
@@ -232,6 +234,9 @@ func (v *view) certificate(ctx context.Context, wish *manifest.Certificate) (api
 		out.Job = &j
 	}
 	out.State = v.s.stateOf(wish, issued, job)
+	if out.Proposal, err = v.proposal(wish.Name); err != nil {
+		return apiv1.Certificate{}, err
+	}
 	seen, err := v.s.cfg.Data.CertificateObservations(ctx, wish.Name)
 	if err != nil {
 		return apiv1.Certificate{}, err
@@ -242,6 +247,21 @@ func (v *view) certificate(ctx context.Context, wish *manifest.Certificate) (api
 	}
 	out.Placed = withSeen(placed, seen)
 	return out, nil
+}
+
+// proposal is the serial of the certificate's issue that waits for review, empty for none.
+func (v *view) proposal(certificate string) (string, error) {
+	if v.proposals == nil {
+		all, err := v.s.cfg.Proposals.Proposals()
+		if err != nil {
+			return "", err
+		}
+		v.proposals = map[string]string{}
+		for _, p := range all {
+			v.proposals[p.Certificate] = p.Serial
+		}
+	}
+	return v.proposals[certificate], nil
 }
 
 // placements are the places of a certificate today.
@@ -283,6 +303,10 @@ func viewSpec(wish *manifest.Certificate) apiv1.CertificateSpec {
 	v := apiv1.CertificateSpec{
 		Name: wish.Name, Names: append([]string{}, wish.Names...), KeyType: wish.KeyType, Issuer: wish.Issuer,
 		DaysBeforeExpiry: wish.Renewal.DaysBeforeExpiry, KeepKey: wish.Renewal.Key == "keep",
+		Review: wish.Review,
+	}
+	for _, wave := range wish.Waves {
+		v.Waves = append(v.Waves, wave.String())
 	}
 	if c := wish.Challenge; c != nil {
 		v.Challenge = &apiv1.Challenge{

@@ -24,6 +24,14 @@ func certificateOf(spec apiv1.CertificateSpec) *manifest.Certificate {
 	if spec.KeepKey {
 		c.Renewal.Key = "keep"
 	}
+	c.Review = spec.Review
+	for _, text := range spec.Waves {
+		wave, err := manifest.ParseWave(text)
+		if err != nil {
+			wave = manifest.Wave{} // for the check that follows to refuse
+		}
+		c.Waves = append(c.Waves, wave)
+	}
 	for _, name := range spec.Names {
 		c.Names = append(c.Names, asciiName(name))
 	}
