@@ -175,3 +175,42 @@ func TestSchemasTakeWhatTheHubWrites(t *testing.T) {
 		}
 	}
 }
+
+// TestSchemasTakeTheDocs: what the pages show as a document is one, for decoder and schema.
+func TestSchemasTakeTheDocs(t *testing.T) {
+	t.Parallel()
+	schemas := compiled(t)
+	kindOf := map[string]string{}
+	for name, d := range documents {
+		kindOf[d.kind] = name
+	}
+	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "*", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, block := range strings.Split(string(text), "```") {
+			body, isYAML := strings.CutPrefix(block, "yaml\n")
+			var head struct{ Kind string }
+			if i%2 == 0 || !isYAML || yaml.Unmarshal([]byte(body), &head) != nil || kindOf[head.Kind] == "" {
+				continue
+			}
+			seen++
+			kind := kindOf[head.Kind]
+			if err := decoders[kind]([]byte(body)); err != nil {
+				t.Errorf("%s shows a %s that is none: %v", page, kind, err)
+			}
+			if err := schemas[kind].Validate(asEditor(t, []byte(body))); err != nil {
+				t.Errorf("%s shows a %s that its schema refuses: %v", page, kind, err)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no page shows a document")
+	}
+}

@@ -21,7 +21,17 @@ type Tree struct {
 	Partial bool
 
 	selected map[string][]string
-	taken    map[Place][]string
+	byTarget map[target][]wish
+	taken    map[target]map[string][]string
+}
+
+// target is a place without its server.
+type target struct{ deployer, name string }
+
+// wish is a certificate with the deployment that asks for a target.
+type wish struct {
+	certificate string
+	placement   *Placement
 }
 
 // Place is one target on one server.
@@ -70,19 +80,44 @@ func (t *Tree) selects(selector string) []string {
 	return servers
 }
 
-// takers lists the certificates at a place, by name.
-func (t *Tree) takers(at Place) []string {
-	if t.taken == nil {
-		t.taken = map[Place][]string{}
+// wishes lists who asks for a target on any server, by the certificates' names.
+func (t *Tree) wishes(at target) []wish {
+	if t.byTarget == nil {
+		t.byTarget = map[target][]wish{}
 		for _, name := range slices.Sorted(maps.Keys(t.Certificates)) {
-			for _, p := range t.Places(t.Certificates[name]) {
-				if have := t.taken[p.Place]; !slices.Contains(have, name) {
-					t.taken[p.Place] = append(have, name)
-				}
+			deployments := t.Certificates[name].Deployments
+			for i := range deployments {
+				key := target{deployments[i].Deployer, deployments[i].Target}
+				t.byTarget[key] = append(t.byTarget[key], wish{name, &deployments[i]})
 			}
 		}
 	}
-	return t.taken[at]
+	return t.byTarget[at]
+}
+
+// takers lists the certificates at a place, by name. Targets that nobody asked about cost nothing.
+func (t *Tree) takers(p Place) []string {
+	at := target{p.Deployer, p.Target}
+	servers, known := t.taken[at]
+	if !known {
+		servers = map[string][]string{}
+		for _, w := range t.wishes(at) {
+			holders := []string{w.placement.Server}
+			if w.placement.Server == "" {
+				holders = t.selects(w.placement.Selector)
+			}
+			for _, server := range holders {
+				if have := servers[server]; len(have) == 0 || have[len(have)-1] != w.certificate {
+					servers[server] = append(have, w.certificate)
+				}
+			}
+		}
+		if t.taken == nil {
+			t.taken = map[target]map[string][]string{}
+		}
+		t.taken[at] = servers
+	}
+	return servers[p.Server]
 }
 
 // References says which documents c names that are not in the tree, and what c lacks for its issuer. No message
@@ -133,18 +168,33 @@ func (t *Tree) Conflicts(c *Certificate) []Fault {
 
 // Crowded says which certificates meet at one target of a server, as new labels may bring about.
 func (t *Tree) Crowded(server string) []Fault {
+	t.wishes(target{}) // fills the index
+	there := t.Servers[server]
 	var all []Fault
-	t.takers(Place{}) // fills the index
-	places := slices.SortedFunc(maps.Keys(t.taken), func(a, b Place) int {
-		return strings.Compare(a.Deployer+" "+a.Target, b.Deployer+" "+b.Target)
-	})
-	for _, p := range places {
-		if names := t.taken[p]; p.Server == server && len(names) > 1 {
+	for _, at := range slices.SortedFunc(maps.Keys(t.byTarget), func(a, b target) int {
+		return strings.Compare(a.deployer+" "+a.name, b.deployer+" "+b.name)
+	}) {
+		var names []string
+		for _, w := range t.byTarget[at] {
+			if w.placement.on(server, there) && (len(names) == 0 || names[len(names)-1] != w.certificate) {
+				names = append(names, w.certificate)
+			}
+		}
+		if len(names) > 1 {
 			all = append(all, Fault{Key: "labels", Message: fmt.Sprintf(
-				"with these labels the certificates %s would be at one target, %s of %s", strings.Join(names, " and "), p.Target, p.Deployer)})
+				"with these labels the certificates %s would be at one target, %s of %s", strings.Join(names, " and "), at.name, at.deployer)})
 		}
 	}
 	return all
+}
+
+// on says whether a deployment is for a server of that name.
+func (p *Placement) on(name string, server *Server) bool {
+	if p.Server != "" {
+		return p.Server == name
+	}
+	selector, err := ParseSelector(p.Selector)
+	return err == nil && server != nil && selector.Matches(server.Labels)
 }
 
 // FileFault is a fault in a file of main.

@@ -23,87 +23,106 @@ type effects struct {
 	Notes []string
 }
 
-// holding is what one server is to hold, as lines of certificate, deployer and target.
-type holding map[string]struct{}
-
 // comparison is the work on two states.
 type comparison struct {
 	*effects
 
 	service       *Service
 	before, after *gitstore.Snapshot
-	tree          *manifest.Tree // of after
-	// was and now are what servers are to hold, by server.
-	was, now map[string]holding
-	affected map[string]bool
+	was, now      *manifest.Tree
+	// moved are the certificates whose places change, affected the servers whose state does.
+	moved, affected map[string]bool
 }
 
 // effectsOf compares two states of main that differ in the files of changes.
 func (s *Service) effectsOf(before, after *gitstore.Snapshot, changes []gitrepo.FileChange) *effects {
 	c := &comparison{
-		effects: &effects{}, service: s, before: before, after: after, tree: treeOf(after), affected: map[string]bool{},
+		effects: &effects{}, service: s, before: before, after: after, was: treeOf(before), now: treeOf(after),
+		moved: map[string]bool{}, affected: map[string]bool{},
 	}
-	c.was, c.now = holdings(treeOf(before)), holdings(c.tree)
-	certificates := map[string]bool{}
+	certificates, servers := map[string]bool{}, []string{}
 	for _, change := range changes {
 		dir, file, _ := strings.Cut(change.Path, "/")
 		name := strings.TrimSuffix(file, ".yaml")
 		switch dir {
 		case "certificates":
 			certificates[name] = true
+			c.move(name)
 		case "servers":
+			servers = append(servers, name)
 			c.server(name, before.Servers[name], after.Servers[name])
 		case "issuers":
 			c.issuer(name, before.Issuers[name], after.Issuers[name])
 		}
 	}
-	moved := c.moved()
-	for name := range moved {
+	c.relabel(servers, certificates)
+	for name := range c.moved {
 		certificates[name] = true
 	}
 	for _, name := range sortedKeys(certificates) {
-		c.certificate(name, moved[name])
+		c.certificate(name)
 	}
 	c.Servers = sortedKeys(c.affected)
 	return c.effects
 }
 
-// holdings says what each server of a state is to hold.
-func holdings(tree *manifest.Tree) map[string]holding {
-	all := map[string]holding{}
-	for name, certificate := range tree.Certificates {
-		for _, p := range tree.Places(certificate) {
-			if all[p.Server] == nil {
-				all[p.Server] = holding{}
+// move finds the servers on which a certificate whose document changed comes, goes or moves.
+func (c *comparison) move(name string) {
+	was, now := placeSet(c.was, c.before.Certificates[name]), placeSet(c.now, c.after.Certificates[name])
+	for _, one := range []struct{ a, b map[manifest.Place]bool }{{was, now}, {now, was}} {
+		for p := range one.a {
+			if !one.b[p] {
+				c.touch(name, p.Server)
 			}
-			all[p.Server][name+" "+p.Deployer+" "+p.Target] = struct{}{}
 		}
 	}
-	return all
 }
 
-// moved finds the servers whose deployments change, and the certificates that come, go or move on them.
-func (c *comparison) moved() map[string]bool {
-	names := map[string]bool{}
-	differ := func(server string, a, b holding) {
-		for line := range a {
-			if _, there := b[line]; there {
-				continue
-			}
-			name, _, _ := strings.Cut(line, " ")
-			names[name] = true
-			if c.changes(server) {
-				c.affected[server] = true
+func placeSet(tree *manifest.Tree, certificate *manifest.Certificate) map[manifest.Place]bool {
+	set := map[manifest.Place]bool{}
+	if certificate != nil {
+		for _, p := range tree.Places(certificate) {
+			set[p.Place] = true
+		}
+	}
+	return set
+}
+
+// relabel finds the certificates that come or go with the labels of servers. Those in known are looked at already.
+func (c *comparison) relabel(servers []string, known map[string]bool) {
+	if len(servers) == 0 {
+		return
+	}
+	selectors := map[string]manifest.Selector{}
+	matches := func(text string, server *manifest.Server) bool {
+		selector, parsed := selectors[text]
+		if !parsed {
+			// What does not parse, which main does not hold, matches nothing.
+			selector, _ = manifest.ParseSelector(text)
+			selectors[text] = selector
+		}
+		return server != nil && selector.Matches(server.Labels)
+	}
+	for name, certificate := range c.after.Certificates {
+		if known[name] {
+			continue
+		}
+		for _, d := range certificate.Deployments {
+			for _, server := range servers {
+				if d.Selector != "" && matches(d.Selector, c.before.Servers[server]) != matches(d.Selector, c.after.Servers[server]) {
+					c.touch(name, server)
+				}
 			}
 		}
 	}
-	for server, have := range c.now {
-		differ(server, have, c.was[server])
+}
+
+// touch notes that a certificate moves on a server.
+func (c *comparison) touch(certificate, server string) {
+	c.moved[certificate] = true
+	if c.changes(server) {
+		c.affected[server] = true
 	}
-	for server, have := range c.was {
-		differ(server, have, c.now[server])
-	}
-	return names
 }
 
 // changes says whether a server follows main: one that is held does not.
@@ -113,7 +132,7 @@ func (c *comparison) changes(server string) bool {
 }
 
 // certificate says what becomes of a certificate whose file or whose places changed.
-func (c *comparison) certificate(name string, moved bool) {
+func (c *comparison) certificate(name string) {
 	was, now := c.before.Certificates[name], c.after.Certificates[name]
 	if now == nil {
 		if was != nil {
@@ -125,15 +144,18 @@ func (c *comparison) certificate(name string, moved bool) {
 		return
 	}
 	item := apiv1.PlanCertificate{Name: name, Issuer: now.Issuer}
-	item.Action, item.Reason = c.action(name, moved)
+	item.Action, item.Reason = c.action(name)
 	issued := item.Action == apiv1.PlanIssue || item.Action == apiv1.PlanReissue
-	had, servers := 0, map[string]bool{}
-	for _, p := range c.tree.Places(now) {
+	had, holders, servers := 0, map[string]bool{}, map[string]bool{}
+	for p := range placeSet(c.was, was) {
+		holders[p.Server] = true
+	}
+	for p := range placeSet(c.now, now) {
 		if servers[p.Server] {
 			continue
 		}
 		servers[p.Server] = true
-		if c.was[p.Server].has(name) {
+		if holders[p.Server] {
 			had++
 		}
 		if issued && c.changes(p.Server) {
@@ -153,16 +175,6 @@ func (c *comparison) certificate(name string, moved bool) {
 	c.Certificates = append(c.Certificates, item)
 }
 
-// has says whether a server holds a certificate at any target.
-func (h holding) has(name string) bool {
-	for line := range h {
-		if strings.HasPrefix(line, name+" ") {
-			return true
-		}
-	}
-	return false
-}
-
 // reviewOf is who must agree before an issue goes to servers; empty for nobody.
 func (s *Service) reviewOf(c *manifest.Certificate) string {
 	if review := manifest.StricterReview(s.cfg.Review, c.Review); review != manifest.ReviewNone {
@@ -180,7 +192,7 @@ func (s *Service) wavesOf(c *manifest.Certificate) manifest.Waves {
 
 // action says what a change of a certificate's document asks for, and why. Whether it is issued is decided by what
 // decides it later.
-func (c *comparison) action(name string, moved bool) (action, reason string) {
+func (c *comparison) action(name string) (action, reason string) {
 	was, now, have := c.before.Certificates[name], c.after.Certificates[name], c.after.Issued[name]
 	reason, due := c.service.cfg.Due(now, have, c.service.cfg.Now())
 	switch {
@@ -188,7 +200,7 @@ func (c *comparison) action(name string, moved bool) (action, reason string) {
 		return apiv1.PlanIssue, "new"
 	case due:
 		return apiv1.PlanReissue, reason
-	case moved && have != nil:
+	case c.moved[name] && have != nil:
 		return apiv1.PlanDeploy, "its servers or targets change"
 	case now.Renewal.Paused && (was == nil || !was.Renewal.Paused):
 		return apiv1.PlanChange, "its renewal is paused"
