@@ -140,7 +140,8 @@ func (s *Store) onBranch(tip, h gitrepo.Hash) (bool, error) {
 func (s *slot) sealed(p *publication) (sealedBundle, error) {
 	b := s.bundle
 	if b == nil && p.sealedAs(s.held.manifest) {
-		return p.store.sealedAt(s.held.hash, &s.deployment)
+		body, err := p.store.repo.ReadFile(s.held.hash, s.deployment.Bundle)
+		return sealedBundle{body: body, key: s.deployment.BundleKey}, err
 	}
 	if b == nil {
 		var err error
@@ -151,14 +152,6 @@ func (s *slot) sealed(p *publication) (sealedBundle, error) {
 	h := bundle.Header{Certificate: s.deployment.Certificate, Server: p.state.Server, LeafSHA256: s.deployment.LeafSHA256}
 	body, err := p.store.seal(h, b, p.state.Key)
 	return sealedBundle{body: body}, err
-}
-
-// sealedAt reads a sealed bundle of an earlier commit.
-func (s *Store) sealedAt(commit gitrepo.Hash, d *manifest.Deployment) (b sealedBundle, err error) {
-	if b.body, err = s.repo.ReadFile(commit, d.Bundle); err == nil && d.BundleKey != "" {
-		b.key, err = s.repo.ReadFile(commit, d.BundleKey)
-	}
-	return b, err
 }
 
 // recover opens the hub's own copy of a bundle that a server held under another key. The commits of main that the

@@ -249,7 +249,7 @@ func (p *publication) makeUpdate(shared map[issueOf]*sharedBody) error {
 	if err != nil {
 		return err
 	}
-	sig, err := seal.Sign(manifest.SignatureDomain, data, s.cfg.Hub, s.cfg.Now())
+	sig, err := seal.SignBinary(manifest.SignatureDomain, data, s.cfg.Hub, s.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -289,9 +289,6 @@ func (p *publication) bundleEdits(shared map[issueOf]*sharedBody) ([]gitrepo.Edi
 			return nil, fmt.Errorf("certificate %s: %w", d.Certificate, err)
 		}
 		edits = append(edits, gitrepo.Edit{Path: d.Bundle, Data: sealed.body})
-		if d.BundleKey != "" {
-			edits = append(edits, gitrepo.Edit{Path: d.BundleKey, Data: sealed.key})
-		}
 	}
 	return append(edits, p.leftovers()...), nil
 }
@@ -315,18 +312,15 @@ func (p *publication) leftovers() []gitrepo.Edit {
 	if p.tip == nil {
 		return nil
 	}
-	stays := map[string]bool{"": true}
+	stays := map[string]bool{}
 	for i := range p.slots {
-		stays[p.slots[i].deployment.Bundle], stays[p.slots[i].deployment.BundleKey] = true, true
+		stays[p.slots[i].deployment.Bundle] = true
 	}
 	var edits []gitrepo.Edit
 	for i := range p.tip.manifest.Deployments {
-		d := &p.tip.manifest.Deployments[i]
-		for _, path := range []string{d.Bundle, d.BundleKey} {
-			if !stays[path] {
-				stays[path] = true // once
-				edits = append(edits, gitrepo.Edit{Path: path, Delete: true})
-			}
+		if path := p.tip.manifest.Deployments[i].Bundle; !stays[path] {
+			stays[path] = true // once
+			edits = append(edits, gitrepo.Edit{Path: path, Delete: true})
 		}
 	}
 	return edits

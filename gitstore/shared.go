@@ -16,23 +16,18 @@ import (
 // sealedBundle is a bundle as a server's branch holds it. Only a body that several servers share has a key packet.
 type sealedBundle struct{ body, key []byte }
 
-// describe completes a deployment with sizes and hashes. The sum of the body is given where it is known, as a shared one
-// is hashed once.
+// describe completes a deployment. The sum of the body is given where it is known, as a shared one is hashed once.
 func (b sealedBundle) describe(d *manifest.Deployment, sum string) {
 	if sum == "" {
 		sum = hexSum(b.body)
 	}
 	d.Bundle, d.BundleSHA256, d.BundleSize = manifest.BundlePath(d.Certificate), sum, int64(len(b.body))
-	d.BundleKey, d.BundleKeySHA256, d.BundleKeySize = "", "", 0
-	if len(b.key) > 0 {
-		d.BundleKey, d.BundleKeySHA256, d.BundleKeySize = manifest.BundleKeyPath(d.Certificate), hexSum(b.key), int64(len(b.key))
-	}
+	d.BundleKey = b.key
 }
 
 // takeBundle lets d name the same sealed bundle as another deployment.
 func takeBundle(d, from *manifest.Deployment) {
-	d.Bundle, d.BundleSHA256, d.BundleSize = from.Bundle, from.BundleSHA256, from.BundleSize
-	d.BundleKey, d.BundleKeySHA256, d.BundleKeySize = from.BundleKey, from.BundleKeySHA256, from.BundleKeySize
+	d.Bundle, d.BundleSHA256, d.BundleSize, d.BundleKey = from.Bundle, from.BundleSHA256, from.BundleSize, from.BundleKey
 }
 
 func hexSum(data []byte) string {

@@ -1,6 +1,7 @@
 package gitstore_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -82,33 +83,36 @@ func TestServersShareOneBody(t *testing.T) {
 	states["web-1"] = append(states["web-1"], want("alone", alone))
 	got := s.give(states)
 	for _, name := range s.names {
-		if d := got[name].Deployments[len(got[name].Deployments)-1]; d.BundleKey == "" || d.BundleSHA256 != got["web-1"].Deployments[1].BundleSHA256 {
+		if d := got[name].Deployments[len(got[name].Deployments)-1]; len(d.BundleKey) == 0 || d.BundleSHA256 != got["web-1"].Deployments[1].BundleSHA256 {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
-	if d := got["web-1"].Deployments[0]; d.Certificate != "alone" || d.BundleKey != "" {
+	if d := got["web-1"].Deployments[0]; d.Certificate != "alone" || len(d.BundleKey) > 0 {
 		t.Errorf("a certificate of one server is shared: %+v", d)
 	}
 	if a, b := s.body("web-1", "bundles/wild.pgp"), s.body("web-2", "bundles/wild.pgp"); a != b {
 		t.Error("two bodies")
 	}
-	if a, b := s.body("web-1", "bundles/wild.key"), s.body("web-2", "bundles/wild.key"); a == b {
+	if a, b := s.body("web-2", "bundles"), s.body("web-3", "bundles"); a != b {
+		t.Error("two folders for the same bundles")
+	}
+	if a, b := got["web-1"].Deployments[1].BundleKey, got["web-2"].Deployments[0].BundleKey; bytes.Equal(a, b) {
 		t.Error("one key packet for two servers")
 	}
 }
 
-// TestSharedAndAloneTakeTurns holds that no key packet outlives its body, and that a signature alone keeps both.
+// TestSharedAndAloneTakeTurns holds that no key packet outlives its body, and that a refresh keeps both.
 func TestSharedAndAloneTakeTurns(t *testing.T) {
 	t.Parallel()
 	s := newSharing(t, 3)
 	wild := s.bundle(90, "*.example.com")
 	first := s.give(all(wild))["web-1"].Deployments[0]
 	s.pass(25 * time.Hour)
-	if d := s.give(all(wild))["web-1"].Deployments[0]; d.BundleKeySHA256 != first.BundleKeySHA256 || d.BundleSHA256 != first.BundleSHA256 {
+	if d := s.give(all(wild))["web-1"].Deployments[0]; !bytes.Equal(d.BundleKey, first.BundleKey) || d.BundleSHA256 != first.BundleSHA256 {
 		t.Error("a refresh sealed again")
 	}
 	next := s.bundle(90, "*.example.com")
-	if d := s.give(map[string][]gitstore.Wanted{"web-1": {want("wild", next)}})["web-1"].Deployments[0]; d.BundleKey != "" {
+	if d := s.give(map[string][]gitstore.Wanted{"web-1": {want("wild", next)}})["web-1"].Deployments[0]; len(d.BundleKey) > 0 {
 		t.Errorf("shared with nobody: %+v", d)
 	}
 	second := want("wild", next)
@@ -116,10 +120,10 @@ func TestSharedAndAloneTakeTurns(t *testing.T) {
 	got := s.give(map[string][]gitstore.Wanted{
 		"web-1": {want("wild", next), second}, "web-2": {want("wild", next), second}, "web-3": {want("wild", next), second},
 	})
-	if d := got["web-1"].Deployments; d[0].BundleKey != "" || d[1].BundleKey != "" {
+	if d := got["web-1"].Deployments; len(d[0].BundleKey)+len(d[1].BundleKey) > 0 {
 		t.Errorf("web-1 had it: %+v", d)
 	}
-	if d := got["web-2"].Deployments; d[0].BundleKey == "" || d[0].BundleKeySHA256 != d[1].BundleKeySHA256 {
+	if d := got["web-2"].Deployments; len(d[0].BundleKey) == 0 || !bytes.Equal(d[0].BundleKey, d[1].BundleKey) {
 		t.Errorf("two targets on one server: %+v", d)
 	}
 	s.give(map[string][]gitstore.Wanted{"web-1": {}, "web-2": {}}) // checkBranch counts the files
@@ -139,12 +143,12 @@ func TestHoldOfASharedBody(t *testing.T) {
 	issue(t, s.store, "wild", next)
 	s.give(all(next))
 	hold := gitstore.ServerState{Server: "web-1", Key: s.keys["web-1"].Public(), HoldCommit: tip.Commit}
-	if d := s.publish(hold)["web-1"].Deployments[0]; d.BundleKeySHA256 != first.Deployments[0].BundleKeySHA256 || d.LeafSHA256 != wild.LeafSHA256() {
+	if d := s.publish(hold)["web-1"].Deployments[0]; !bytes.Equal(d.BundleKey, first.Deployments[0].BundleKey) || d.LeafSHA256 != wild.LeafSHA256() {
 		t.Errorf("hold: %+v", d)
 	}
 	s.keys["web-1"] = s.key("web-1 anew")
 	hold.Key = s.keys["web-1"].Public()
-	if d := s.publish(hold)["web-1"].Deployments[0]; d.BundleKey != "" || d.LeafSHA256 != wild.LeafSHA256() {
+	if d := s.publish(hold)["web-1"].Deployments[0]; len(d.BundleKey) > 0 || d.LeafSHA256 != wild.LeafSHA256() {
 		t.Errorf("hold under a new key: %+v", d)
 	}
 }
@@ -166,7 +170,7 @@ func TestFaultOfOneSharer(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for _, name := range []string{"web-1", "web-3"} {
-		if d := checkBranch(t, s.world, s.store, name, s.keys[name]).Deployments[0]; d.BundleKey == "" {
+		if d := checkBranch(t, s.world, s.store, name, s.keys[name]).Deployments[0]; len(d.BundleKey) == 0 {
 			t.Errorf("%s: not shared", name)
 		}
 	}

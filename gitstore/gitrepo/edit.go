@@ -109,8 +109,8 @@ func (b *batch) applyChanges(entries []Entry, node *editNode, found map[string]H
 		if e.Delete {
 			continue
 		}
-		// What is sealed does not compress; trying would only cost time.
-		h, err := b.add(plumbing.BlobObject, e.Data, !strings.HasSuffix(name, ".pgp") && !strings.HasSuffix(name, ".key"))
+		// What is sealed or signed does not compress; trying would only cost time.
+		h, err := b.add(plumbing.BlobObject, e.Data, !strings.HasSuffix(name, ".pgp") && !strings.HasSuffix(name, ".sig"))
 		if err != nil {
 			return nil, err
 		}

@@ -182,23 +182,11 @@ func (d *Deployment) validate() error {
 		return errors.New("bundle: must be bundles/<certificate>.pgp")
 	case d.BundleSize < 1 || d.BundleSize > maxBundle:
 		return fmt.Errorf("bundle_size: must lie between 1 and %d", maxBundle)
+	case len(d.BundleKey) > maxBundleKey:
+		return fmt.Errorf("bundle_key: must have at most %d bytes", maxBundleKey)
 	}
 	if key, err := validNames(d.Names); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
-	}
-	return d.validateKey()
-}
-
-func (d *Deployment) validateKey() error {
-	switch {
-	case d.BundleKey == "" && d.BundleKeySHA256 == "" && d.BundleKeySize == 0:
-		return nil
-	case d.BundleKey != BundleKeyPath(d.Certificate):
-		return errors.New("bundle_key: must be bundles/<certificate>.key, or absent")
-	case !isHex(d.BundleKeySHA256, 64):
-		return errors.New("bundle_key_sha256: must have 64 lower-case hexadecimal digits")
-	case d.BundleKeySize < 1 || d.BundleKeySize > maxBundleKey:
-		return fmt.Errorf("bundle_key_size: must lie between 1 and %d", maxBundleKey)
 	}
 	return nil
 }

@@ -64,14 +64,12 @@ type Deployment struct {
 	Bundle       string `json:"bundle"`
 	BundleSHA256 string `json:"bundle_sha256"`
 	BundleSize   int64  `json:"bundle_size"`
-	// BundleKey is set where the bundle is a body that several servers share, of which each has a key packet of its
-	// own: the path of that packet in the same commit, always "bundles/<certificate>.key". The packet followed by the
-	// bundle is the message. All three are set, or none.
-	BundleKey       string `json:"bundle_key,omitempty"`
-	BundleKeySHA256 string `json:"bundle_key_sha256,omitempty"`
-	BundleKeySize   int64  `json:"bundle_key_size,omitempty"`
-	Deployer        string `json:"deployer"`
-	Target          string `json:"target"`
+	// BundleKey is set where the bundle is a body that several servers share: the OpenPGP key packet with which this
+	// server opens it, in base64. The packet followed by the bundle is the message. It stands here and not in a file of
+	// its own, as each file costs ten thousand servers more than it holds.
+	BundleKey []byte `json:"bundle_key,omitempty"`
+	Deployer  string `json:"deployer"`
+	Target    string `json:"target"`
 	// StepBack says that a certificate that expires earlier than the one served is meant: somebody rolled back.
 	StepBack bool `json:"step_back,omitempty"`
 }

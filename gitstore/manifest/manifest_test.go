@@ -75,7 +75,7 @@ func sharedManifest() *manifest.Manifest {
 	m := goodManifest()
 	d := m.Deployments[0]
 	d.Certificate, d.Bundle, d.StepBack = "zone", "bundles/zone.pgp", false
-	d.BundleKey, d.BundleKeySHA256, d.BundleKeySize = "bundles/zone.key", hex64, 96
+	d.BundleKey = []byte("an OpenPGP packet")
 	m.Deployments = append(m.Deployments, d)
 	return m
 }
@@ -91,21 +91,15 @@ func TestSharedManifestGolden(t *testing.T) {
 	if diff := cmp.Diff(sharedManifest(), got); err != nil || diff != "" {
 		t.Errorf("decoded: %v %s", err, diff)
 	}
-	for name, change := range map[string]func(d *manifest.Deployment){
-		"path alone":         func(d *manifest.Deployment) { d.BundleKeySHA256, d.BundleKeySize = "", 0 },
-		"no path":            func(d *manifest.Deployment) { d.BundleKey = "" },
-		"sum alone":          func(d *manifest.Deployment) { d.BundleKey, d.BundleKeySize = "", 0 },
-		"size alone":         func(d *manifest.Deployment) { d.BundleKey, d.BundleKeySHA256 = "", "" },
-		"another's path":     func(d *manifest.Deployment) { d.BundleKey = "bundles/www.key" },
-		"path of the bundle": func(d *manifest.Deployment) { d.BundleKey = d.Bundle },
-		"sum":                func(d *manifest.Deployment) { d.BundleKeySHA256 = "x" },
-		"negative size":      func(d *manifest.Deployment) { d.BundleKeySize = -1 },
-		"size":               func(d *manifest.Deployment) { d.BundleKeySize = 1 << 20 },
-	} {
-		m := sharedManifest()
-		change(&m.Deployments[1])
-		if _, err := m.Encode(); err == nil {
-			t.Errorf("%s: no error", name)
+	m := sharedManifest()
+	m.Deployments[1].BundleKey = make([]byte, 2<<10)
+	if _, err := m.Encode(); err == nil {
+		t.Error("large key packet: no error")
+	}
+	for name, text := range map[string]string{"not base64": `"!"`, "unpadded": `"YQ"`, "empty": `""`, "spare bits": `"YR=="`, "a line end": `"YQ==\n"`} {
+		bad := bytes.Replace(data, []byte(`"YW4gT3BlblBHUCBwYWNrZXQ="`), []byte(text), 1)
+		if _, err := manifest.Decode(bad); err == nil || bytes.Equal(bad, data) {
+			t.Errorf("key packet, %s: no error", name)
 		}
 	}
 }

@@ -15,7 +15,7 @@ const (
 	maxNames = 100
 	// maxBundle bounds a sealed bundle, in bytes.
 	maxBundle = 1 << 20
-	// maxBundleKey bounds a key packet beside a bundle, in bytes.
+	// maxBundleKey bounds the key packet of a shared bundle, in bytes; one has about 96.
 	maxBundleKey = 1 << 10
 )
 
@@ -68,9 +68,6 @@ func IssuedDir(name string) string {
 
 // BundlePath is where a certificate's sealed bundle stands on a server's branch.
 func BundlePath(certificate string) string { return BundleDir + "/" + certificate + ".pgp" }
-
-// BundleKeyPath is where the key packet stands with which a server opens a bundle that it shares with others.
-func BundleKeyPath(certificate string) string { return BundleDir + "/" + certificate + ".key" }
 
 // ValidName says what is wrong with the name of a certificate, server, issuer, deployer or target, nil for nothing.
 // The name becomes part of paths and references, hence the small alphabet. The error does not repeat the name.

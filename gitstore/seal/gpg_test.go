@@ -100,6 +100,14 @@ func TestGPGVerifiesASignature(t *testing.T) {
 	if !strings.Contains(status, "[GNUPG:] VALIDSIG "+hub.Fingerprint()) {
 		t.Errorf("gpg does not name the key:\n%s", status)
 	}
+	binary, err := seal.SignBinary("certferry-manifest-v1\n", []byte("{}\n"), hub, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, status = g.run("--verify", g.file("document.sig", binary), g.file("document", []byte("certferry-manifest-v1\n{}\n")))
+	if !strings.Contains(status, "[GNUPG:] VALIDSIG "+hub.Fingerprint()) {
+		t.Errorf("gpg does not name the key of a binary signature:\n%s", status)
+	}
 	if _, status, err := g.try("--verify", g.file("document.asc", sig), g.file("other", []byte("{}\n"))); err == nil {
 		t.Errorf("gpg takes the signature for other bytes:\n%s", status)
 	}

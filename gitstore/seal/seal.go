@@ -145,6 +145,20 @@ func checkSigned(message *openpgp.MessageDetails, trusted []*PublicKey, recipien
 	return nil
 }
 
+// SignBinary is Sign without the armor, for signatures of which there are many.
+func SignBinary(domain string, data []byte, signer *PrivateKey, now time.Time) ([]byte, error) {
+	var out bytes.Buffer
+	if err := detachSign(&out, domain, data, signer, now); err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+func detachSign(w io.Writer, domain string, data []byte, signer *PrivateKey, now time.Time) error {
+	return openpgp.DetachSignWithParams(w, []*openpgp.Entity{signer.entity}, signed(domain, data),
+		&openpgp.SignParams{Config: config(notBefore(now, signer.entity))})
+}
+
 // Sign makes an armored detached signature over domain followed by data. The domain keeps a signature of one kind
 // of document from being used for another; Git commits have none.
 func Sign(domain string, data []byte, signer *PrivateKey, now time.Time) ([]byte, error) {
@@ -153,8 +167,7 @@ func Sign(domain string, data []byte, signer *PrivateKey, now time.Time) ([]byte
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	err = openpgp.DetachSignWithParams(w, []*openpgp.Entity{signer.entity}, signed(domain, data),
-		&openpgp.SignParams{Config: config(notBefore(now, signer.entity))})
+	err = detachSign(w, domain, data, signer, now)
 	if err = errors.Join(err, w.Close()); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -165,15 +178,18 @@ func signed(domain string, data []byte) io.Reader {
 	return io.MultiReader(bytes.NewReader([]byte(domain)), bytes.NewReader(data))
 }
 
-// Verify checks that sig is exactly one armored signature over domain followed by data, made by one of the trusted
+// Verify checks that sig is exactly one signature, armored or not, over domain followed by data, made by one of the trusted
 // keys and not later than a day from now, and returns that key's fingerprint. Every error wraps ErrSignature.
 func Verify(domain string, data, sig []byte, trusted []*PublicKey, now time.Time) (string, error) {
 	if len(sig) > maxSignature {
 		return "", fmt.Errorf("%w: more than %d bytes", ErrSignature, maxSignature)
 	}
-	body, err := unarmor(sig, openpgp.SignatureType)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrSignature, err)
+	body := sig
+	if len(sig) == 0 || sig[0]&0x80 == 0 { // each packet starts with that bit set (RFC 4880, section 4.2)
+		var err error
+		if body, err = unarmor(sig, openpgp.SignatureType); err != nil {
+			return "", fmt.Errorf("%w: %w", ErrSignature, err)
+		}
 	}
 	if err := oneSignature(body); err != nil {
 		return "", err

@@ -285,3 +285,29 @@ func FuzzParsePublicKey(f *testing.F) {
 		}
 	})
 }
+
+func TestBinarySignature(t *testing.T) {
+	t.Parallel()
+	hub := newKey(t, "hub")
+	sig, err := seal.SignBinary("domain\n", []byte("data"), hub, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sig) > 120 {
+		t.Errorf("%d bytes", len(sig))
+	}
+	if by, err := seal.Verify("domain\n", []byte("data"), sig, keys(hub), start); err != nil || by != hub.Fingerprint() {
+		t.Errorf("%s %v", by, err)
+	}
+	for name, bad := range map[string][]byte{
+		"two": append(append([]byte(nil), sig...), sig...), "cut": sig[:len(sig)-1], "a byte more": append(append([]byte(nil), sig...), 0xc2),
+		"without its first byte": sig[1:], "a key": body(t, armoredAsSignature(t, hub)),
+	} {
+		if _, err := seal.Verify("domain\n", []byte("data"), bad, keys(hub), start); !errors.Is(err, seal.ErrSignature) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := seal.Verify("", []byte("data"), sig, keys(hub), start); !errors.Is(err, seal.ErrSignature) {
+		t.Errorf("another domain: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package source_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +12,8 @@ import (
 	"github.com/certferry/certferry/gitstore/seal"
 )
 
-// share seals the branch's bundle for this server and another one, and lets the manifest name body and key packet.
+// share seals the branch's bundle for this server and another one, and lets the manifest name the body
+// and hold the key packet.
 func (h *hub) share(b *branch) (files map[string][]byte, others []byte) {
 	h.tb.Helper()
 	b.header.Server = ""
@@ -25,16 +27,8 @@ func (h *hub) shareAs(b *branch) (files map[string][]byte, others []byte) {
 	body, keys, err := seal.SealShared(plain, []*seal.PublicKey{b.sealTo.Public(), h.other.Public()}, b.sealBy, start)
 	h.must(err)
 	b.sealed = body
-	b.key(keys[0])
-	files = h.files(b)
-	files[manifest.BundleKeyPath(site)] = keys[0]
-	return files, keys[1]
-}
-
-// key lets the manifest name a key packet.
-func (b *branch) key(packet []byte) {
-	d := &b.manifest.Deployments[0]
-	d.BundleKey, d.BundleKeySHA256, d.BundleKeySize = manifest.BundleKeyPath(site), digest(packet), int64(len(packet))
+	b.manifest.Deployments[0].BundleKey = keys[0]
+	return h.files(b), keys[1]
 }
 
 func TestVerifyOpensASharedBody(t *testing.T) {
@@ -52,24 +46,34 @@ func TestVerifyOpensASharedBody(t *testing.T) {
 func TestVerifyRefusesSharedBodies(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
-	path := manifest.BundleKeyPath(site)
 	for name, tt := range map[string]struct {
 		files func() map[string][]byte
 		want  string
 	}{
 		"no key packet": {func() map[string][]byte {
-			files, _ := h.share(h.branch())
-			return with(files, path, nil)
-		}, "key packet of certificate example.com is missing"},
+			b := h.branch()
+			h.share(b)
+			b.manifest.Deployments[0].BundleKey = nil
+			return h.files(b)
+		}, "open bundle"},
 		"another server's key packet": {func() map[string][]byte {
-			files, others := h.share(h.branch())
-			return with(files, path, others)
-		}, "is not the one that the manifest names"},
-		"key packet of another size": {func() map[string][]byte {
+			b := h.branch()
+			_, others := h.share(b)
+			b.manifest.Deployments[0].BundleKey = others
+			return h.files(b)
+		}, "open bundle"},
+		"no body": {func() map[string][]byte {
 			files, _ := h.share(h.branch())
-			return with(files, path, append(files[path], 0))
-		}, "the manifest says"},
-		"key packet for another server, named": {func() map[string][]byte {
+			return with(files, manifest.BundlePath(site), nil)
+		}, "bundle of certificate example.com is missing"},
+		"body of the same issue, sealed again": {func() map[string][]byte {
+			b, again := h.branch(), h.branch()
+			files, _ := h.share(b)
+			again.bundle, again.header = b.bundle, b.header
+			others, _ := h.share(again)
+			return with(files, manifest.BundlePath(site), others[manifest.BundlePath(site)])
+		}, "is not the one that the manifest names"},
+		"key packet for another server": {func() map[string][]byte {
 			b := h.branch()
 			b.sealTo = h.key("web-2")
 			files, _ := h.share(b)
@@ -101,8 +105,8 @@ func TestVerifyRefusesSharedBodies(t *testing.T) {
 		// says who may have it.
 		"body without its packet as if sealed to one": {func() map[string][]byte {
 			b := h.branch()
-			files, _ := h.share(b)
-			whole := append(append([]byte(nil), files[path]...), b.sealed...)
+			h.share(b)
+			whole := slices.Concat(b.manifest.Deployments[0].BundleKey, b.sealed)
 			alone := h.branch()
 			alone.header.Server, alone.sealed = "", whole
 			return h.files(alone)
@@ -115,9 +119,8 @@ func TestVerifyRefusesSharedBodies(t *testing.T) {
 			whole, err := seal.Seal(plain, h.server.Public(), h.sign, start)
 			h.must(err)
 			packet := whole[:2+int(whole[1])]
-			b.sealed = whole[len(packet):]
-			b.key(packet)
-			return with(h.files(b), path, packet)
+			b.sealed, b.manifest.Deployments[0].BundleKey = whole[len(packet):], packet
+			return h.files(b)
 		}, "open bundle"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -161,19 +161,20 @@ func aboveFloor(floor Floor, m *manifest.Manifest, digest string) error {
 // openAll checks every blob against the manifest before it opens the first.
 func openAll(trust Trust, signers []*seal.PublicKey, m *manifest.Manifest, files map[string][]byte, now time.Time) ([]agent.Deployment, error) {
 	for _, d := range m.Deployments {
-		if err := checkBlob("bundle", d.Certificate, files, d.Bundle, d.BundleSize, d.BundleSHA256); err != nil {
-			return nil, err
-		}
-		if d.BundleKey == "" {
-			continue
-		}
-		if err := checkBlob("key packet", d.Certificate, files, d.BundleKey, d.BundleKeySize, d.BundleKeySHA256); err != nil {
-			return nil, err
+		data, ok := files[d.Bundle]
+		sum := sha256.Sum256(data)
+		switch {
+		case !ok:
+			return nil, refuse("bundle of certificate %s is missing", d.Certificate)
+		case int64(len(data)) != d.BundleSize:
+			return nil, refuse("bundle of certificate %s has %d bytes, the manifest says %d", d.Certificate, len(data), d.BundleSize)
+		case hex.EncodeToString(sum[:]) != d.BundleSHA256:
+			return nil, refuse("bundle of certificate %s is not the one that the manifest names", d.Certificate)
 		}
 	}
 	deployments := make([]agent.Deployment, 0, len(m.Deployments))
 	for _, d := range m.Deployments {
-		b, err := open(trust, signers, d, files, now)
+		b, err := open(trust, signers, d, files[d.Bundle], now)
 		if err != nil {
 			return nil, err
 		}
@@ -185,35 +186,21 @@ func openAll(trust Trust, signers []*seal.PublicKey, m *manifest.Manifest, files
 	return deployments, nil
 }
 
-func checkBlob(what, certificate string, files map[string][]byte, path string, size int64, digest string) error {
-	data, ok := files[path]
-	sum := sha256.Sum256(data)
-	switch {
-	case !ok:
-		return refuse("%s of certificate %s is missing", what, certificate)
-	case int64(len(data)) != size:
-		return refuse("%s of certificate %s has %d bytes, the manifest says %d", what, certificate, len(data), size)
-	case hex.EncodeToString(sum[:]) != digest:
-		return refuse("%s of certificate %s is not the one that the manifest names", what, certificate)
-	}
-	return nil
-}
-
 // unseal decrypts a bundle and returns the server that it must have been made for. A body that servers share names none:
-// that it is this server's is said by the manifest, which holds the sums of body and key packet.
-func unseal(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, files map[string][]byte, now time.Time) (plain []byte, server string, err error) {
-	if d.BundleKey != "" {
-		plain, err = seal.OpenShared(files[d.BundleKey], files[d.Bundle], trust.Key, signers, now)
+// that it is this server's is said by the manifest, which holds the body's sum and the key packet.
+func unseal(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, sealed []byte, now time.Time) (plain []byte, server string, err error) {
+	if len(d.BundleKey) > 0 {
+		plain, err = seal.OpenShared(d.BundleKey, sealed, trust.Key, signers, now)
 		return plain, "", err
 	}
-	plain, err = seal.Open(files[d.Bundle], trust.Key, signers, now)
+	plain, err = seal.Open(sealed, trust.Key, signers, now)
 	return plain, trust.Server, err
 }
 
 // open opens one bundle and holds it against the manifest. That it is in date, complete and matching is checked
 // by the deployment's own preflight, so that one bad certificate does not keep the others from being deployed.
-func open(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, files map[string][]byte, now time.Time) (*bundle.Bundle, error) {
-	plain, server, err := unseal(trust, signers, d, files, now)
+func open(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, sealed []byte, now time.Time) (*bundle.Bundle, error) {
+	plain, server, err := unseal(trust, signers, d, sealed, now)
 	if err != nil {
 		return nil, refuse("open bundle of certificate %s: %w", d.Certificate, err)
 	}
