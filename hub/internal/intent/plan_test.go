@@ -169,19 +169,25 @@ func TestPlan(t *testing.T) {
 			func(f *fixture) []apiv1.PlanFile {
 				return []apiv1.PlanFile{file(f, "issuers/other.yaml", &manifest.Issuer{Name: "other", Type: "privateca"})}
 			},
-			[]apiv1.PlanCertificate{}, []string{}, []string{"issuer other: new", "no server changes"},
+			[]apiv1.PlanCertificate{},
+			[]string{},
+			[]string{"issuer other: new", "no server changes"},
 		},
 		"a text for people": {
 			func(*fixture) []apiv1.PlanFile {
 				return []apiv1.PlanFile{{Path: "README.md", Content: "Ask ops before you push."}}
 			},
-			[]apiv1.PlanCertificate{}, []string{}, []string{"no server changes"},
+			[]apiv1.PlanCertificate{},
+			[]string{},
+			[]string{"no server changes"},
 		},
 		"nothing": {
 			func(f *fixture) []apiv1.PlanFile {
 				return []apiv1.PlanFile{changed(f, func(*manifest.Certificate) {}), {Path: "certificates/none.yaml", Removed: true}}
 			},
-			[]apiv1.PlanCertificate{}, []string{}, []string{},
+			[]apiv1.PlanCertificate{},
+			[]string{},
+			[]string{},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
