@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/certferry/certferry/gitstore/manifest"
@@ -149,8 +150,33 @@ func (s *server) report(ctx context.Context, c *call, in *input[apiv1.ReportRequ
 	}
 	if news {
 		s.cfg.changed() // a rollout may go on
+		return nil, s.alarm(ctx, c.principal.Name, req)
 	}
 	return nil, nil
+}
+
+// alarm tells people of a report that says that something went wrong, and that it is well again.
+func (s *server) alarm(ctx context.Context, server string, req apiv1.ReportRequest) error {
+	if req.Error != "" {
+		return s.cfg.Data.Raise(ctx, hub.Alert{
+			Kind: hub.AlertStateRefused, Object: server, Level: hub.AlertCritical,
+			Message: "server " + server + " refuses what its Git remote sends, and goes on serving what it has: " + oneLine(cut(req.Error, 1000)),
+		})
+	}
+	if err := s.cfg.Data.Clear(ctx, hub.AlertStateRefused, server); err != nil {
+		return err
+	}
+	for _, d := range req.Deployments {
+		if d.State != apiv1.DeploymentDeployed {
+			first, _, _ := strings.Cut(d.Detail, "\n")
+			return s.cfg.Data.Raise(ctx, hub.Alert{
+				Kind: hub.AlertDeploymentFailed, Object: server, Level: hub.AlertWarning,
+				Message: "certificate " + d.Certificate + " on server " + server + " at " + d.Target + ": " +
+					strings.ReplaceAll(string(d.State), "_", " ") + " (" + string(d.Phase) + "): " + oneLine(cut(first, 500)),
+			})
+		}
+	}
+	return s.cfg.Data.Clear(ctx, hub.AlertDeploymentFailed, server)
 }
 
 // checkReport checks what a schema cannot say.

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -228,5 +229,47 @@ func TestRefusedCommit(t *testing.T) {
 	w.must(err)
 	if len(seen) != 2 || seen[0].State != apiv1.DeploymentRefused || seen[1].Phase != apiv1.PhaseVerify || seen[1].Detail != refused.Error {
 		t.Errorf("seen %+v", seen)
+	}
+}
+
+// TestReportsRaiseAlerts tells people of what servers refuse or fail at, and that it is well again.
+func TestReportsRaiseAlerts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	token := w.agent("web-1", hub.ServerApproved)
+	n := 0
+	report := func(rest string) {
+		t.Helper()
+		n++
+		r := w.send(http.MethodPost, "/api/v1/certificates/sync", token,
+			fmt.Sprintf(`{"id":"r%d","at":"2026-11-23T12:00:00Z","commit":"","generation":1,"cause":"poll",%s}`, n, rest))
+		if r.status != http.StatusNoContent {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	open := func() (kinds []hub.AlertKind) {
+		t.Helper()
+		all, err := w.db.Alerts(t.Context(), true, 0, 10)
+		w.must(err)
+		for _, a := range all {
+			if a.Object != "web-1" || strings.Contains(a.Message, "\n") {
+				t.Errorf("got %+v", a)
+			}
+			kinds = append(kinds, a.Kind)
+		}
+		return kinds
+	}
+	const good = `"deployments":[{"certificate":"shop","target":"site","state":"deployed","phase":"done","duration_ms":1}]`
+	report(`"deployments":[],"error":"manifest is not signed\nat all"`)
+	if got := open(); len(got) != 1 || got[0] != hub.AlertStateRefused {
+		t.Errorf("got %v", got)
+	}
+	report(`"deployments":[{"certificate":"shop","target":"site","state":"rolled_back","phase":"probe","detail":"wrong leaf\nmore","duration_ms":1}]`)
+	if got := open(); len(got) != 1 || got[0] != hub.AlertDeploymentFailed {
+		t.Errorf("got %v", got)
+	}
+	report(good)
+	if got := open(); len(got) != 0 {
+		t.Errorf("got %v after a success", got)
 	}
 }

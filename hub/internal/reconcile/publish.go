@@ -117,6 +117,9 @@ func (p *publication) state(ctx context.Context, server *hub.Server) (state gits
 	if state.Key, err = p.r.key(server); err != nil {
 		return state, false, err
 	}
+	if err := p.r.watchHold(ctx, server.Name, intent.Hold != nil); err != nil {
+		return state, false, err
+	}
 	if intent.Hold != nil {
 		state.HoldCommit = intent.Hold.Commit
 		return state, true, nil

@@ -179,6 +179,8 @@ type Reconciler struct {
 	keys map[string]*seal.PublicKey
 	// waiting are the levels at which people were told of proposals, by certificate and serial.
 	waiting map[string]hub.AlertLevel
+	// holds are the levels at which people were told of held servers, by server.
+	holds map[string]hub.AlertLevel
 	// told are the faults that were logged in the last pass, so that each is logged when it comes and not every time.
 	told map[string]bool
 }
@@ -196,6 +198,7 @@ func New(cfg Config) (*Reconciler, error) {
 		keys:    map[string]*seal.PublicKey{},
 		told:    map[string]bool{},
 		waiting: map[string]hub.AlertLevel{},
+		holds:   map[string]hub.AlertLevel{},
 	}, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // maxOpenAlerts bounds how many open alerts are looked at when the process starts.
 const maxOpenAlerts = 100_000
 
-// recallAlerts finds out what people were told of proposals before the process started.
+// recallAlerts finds out what people were told of proposals and holds before the process started.
 func (r *Reconciler) recallAlerts(ctx context.Context) error {
 	open, err := r.cfg.Alerts.Alerts(ctx, true, 0, maxOpenAlerts)
 	if err != nil {
@@ -23,8 +23,11 @@ func (r *Reconciler) recallAlerts(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range open {
-		if open[i].Kind == hub.AlertProposalWaiting {
+		switch open[i].Kind {
+		case hub.AlertProposalWaiting:
 			r.waiting[open[i].Object] = open[i].Level
+		case hub.AlertHoldExpiring:
+			r.holds[open[i].Object] = open[i].Level
 		}
 	}
 	return nil
