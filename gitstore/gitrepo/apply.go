@@ -254,7 +254,10 @@ func (b *batch) add(kind plumbing.ObjectType, data []byte, compress bool) (Hash,
 		return h, nil
 	}
 	level := &stored
-	if compress {
+	switch {
+	case compress && len(data) <= smallObject:
+		level = &small
+	case compress:
 		level = &fast
 	}
 	e, err := newEntry(kind, data, level)

@@ -14,8 +14,13 @@ import (
 var (
 	stored    = deflaters{level: zlib.NoCompression}
 	fast      = deflaters{level: zlib.BestSpeed}
+	small     = deflaters{level: zlib.DefaultCompression}
 	inflaters inflaterPool
 )
+
+// smallObject is the size in bytes up to which an object is compressed well: there may be ten thousand of them in a batch,
+// of which each byte counts, and they take microseconds.
+const smallObject = 4 << 10
 
 // deflaters hands out zlib writers of one level.
 type deflaters struct {
