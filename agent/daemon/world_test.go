@@ -24,6 +24,7 @@ import (
 	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/gitserve"
+	"github.com/certferry/certferry/gitstore/gitstoretest"
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub/apiv1"
@@ -49,6 +50,8 @@ type world struct {
 	// hubDown and gitDown are what answers 503; badReports refuses reports with that status.
 	hubDown, gitDown atomic.Bool
 	badReports       atomic.Int32
+	// played, if set, answers in place of the hub's own Git remote.
+	played atomic.Pointer[gitstoretest.Remote]
 
 	mu         sync.Mutex
 	tokenUsed  bool
@@ -74,6 +77,10 @@ func newWorld(t *testing.T) *world {
 	mux.HandleFunc("/git/certferry.git/", func(rw http.ResponseWriter, r *http.Request) {
 		if w.gitDown.Load() {
 			rw.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		if remote := w.played.Load(); remote != nil {
+			remote.ServeHTTP(rw, r)
 			return
 		}
 		git.ServeHTTP(rw, r)

@@ -35,8 +35,8 @@ type Attack struct {
 	Setting
 
 	// Earlier, Present and Next are honest states of the server's branch, as files by path: the server holds Present,
-	// and Next was not shown to it yet.
-	Earlier, Present, Next map[string][]byte
+	// and Next was not shown to it yet. SharedNext is Next with a body that the server shares with a neighbour.
+	Earlier, Present, Next, SharedNext map[string][]byte
 
 	// stranger is a key of the attacker's own, neighbour another server that the attacker took over.
 	stranger, neighbour *seal.PrivateKey
@@ -62,7 +62,10 @@ func NewAttack(s Setting) (*Attack, error) {
 	if a.Present, err = a.files(a.draft(1, a.Earlier)); err != nil {
 		return nil, err
 	}
-	a.Next, err = a.files(a.draft(2, a.Present))
+	if a.Next, err = a.files(a.next()); err != nil {
+		return nil, err
+	}
+	a.SharedNext, err = a.files(a.next().share())
 	return a, err
 }
 
@@ -73,6 +76,8 @@ type draft struct {
 	header   bundle.Header
 	bundle   *bundle.Bundle
 	sealTo   *seal.PublicKey
+	// shared makes it a body that the server shares with its neighbour.
+	shared bool
 	// ring is the keyring's version; the others say who signs what.
 	ring                         uint64
 	ringBy, manifestBy, bundleBy *seal.PrivateKey
@@ -108,20 +113,21 @@ func (d *draft) of(ring uint64, by *seal.PrivateKey) *draft {
 	return d
 }
 
+// share makes the draft one whose bundle the server shares with its neighbour.
+func (d *draft) share() *draft {
+	d.shared, d.header.Server = true, ""
+	return d
+}
+
 // next is the honest state that would come next, for an attack to change.
 func (a *Attack) next() *draft { return a.draft(2, a.Present) }
 
 // files signs a draft.
 func (a *Attack) files(d *draft) (map[string][]byte, error) {
-	plain, err := bundle.Encode(d.header, d.bundle)
-	if err != nil {
+	files := map[string][]byte{}
+	if err := a.sealBundle(d, files); err != nil {
 		return nil, err
 	}
-	sealed, err := seal.Seal(plain, d.sealTo, d.bundleBy, a.Now)
-	if err != nil {
-		return nil, err
-	}
-	d.manifest.Deployments[0].BundleSHA256, d.manifest.Deployments[0].BundleSize = digest(sealed), int64(len(sealed))
 	body, err := d.encode(&d.manifest)
 	if err != nil {
 		return nil, err
@@ -138,10 +144,31 @@ func (a *Attack) files(d *draft) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string][]byte{
-		manifest.KeyringFile: ring, manifest.KeyringSigFile: ringSignature, manifest.File: body, manifest.SignatureFile: signature,
-		manifest.BundlePath(a.Certificate): sealed,
-	}, nil
+	files[manifest.KeyringFile], files[manifest.KeyringSigFile] = ring, ringSignature
+	files[manifest.File], files[manifest.SignatureFile] = body, signature
+	return files, nil
+}
+
+// sealBundle adds the bundle to files and names it in the manifest.
+func (a *Attack) sealBundle(d *draft, files map[string][]byte) error {
+	plain, err := bundle.Encode(d.header, d.bundle)
+	if err != nil {
+		return err
+	}
+	at := &d.manifest.Deployments[0]
+	var sealed []byte
+	if d.shared {
+		var keys [][]byte
+		if sealed, keys, err = seal.SealShared(plain, []*seal.PublicKey{d.sealTo, a.neighbour.Public()}, d.bundleBy, a.Now); err != nil {
+			return err
+		}
+		at.BundleKey = keys[0]
+	} else if sealed, err = seal.Seal(plain, d.sealTo, d.bundleBy, a.Now); err != nil {
+		return err
+	}
+	at.BundleSHA256, at.BundleSize = digest(sealed), int64(len(sealed))
+	files[at.Bundle] = sealed
+	return nil
 }
 
 // keyring encodes the keyring of a version: 1 and 2 are the hub's, any later one is the attacker's wish.

@@ -47,7 +47,7 @@ func (c Case) Remote(a *Attack) *Remote {
 
 // Cases lists all hostile remotes.
 func Cases() []Case {
-	return slices.Concat(signatureCases(), stateCases(), bundleCases(), treeCases(), commitCases(), packCases(), answerCases())
+	return slices.Concat(signatureCases(), stateCases(), bundleCases(), sharedCases(), treeCases(), commitCases(), packCases(), answerCases())
 }
 
 // says is a case in which the branch holds other files.
@@ -162,6 +162,24 @@ func bundleCases() []Case {
 		drafted("another issue than the manifest names", "holds another issue", func(a *Attack, d *draft) {
 			d.bundle, d.header.LeafSHA256 = a.Bundles[1], a.Bundles[1].LeafSHA256()
 		}),
+	}
+}
+
+// sharedCases attack a body that the server shares with a neighbour, which the attacker took over.
+func sharedCases() []Case {
+	return []Case{
+		says("shared body is missing", "is missing", func(a *Attack) map[string][]byte { return with(a.SharedNext, manifest.BundlePath(a.Certificate), nil) }),
+		says("shared body of the same issue, sealed again", "is not the one that the manifest names", func(a *Attack) map[string][]byte {
+			again := must(a.files(a.next().share()))
+			return with(a.SharedNext, manifest.BundlePath(a.Certificate), again[manifest.BundlePath(a.Certificate)])
+		}),
+		says("key packet of the same issue, sealed again", "manifest is not signed", func(a *Attack) map[string][]byte {
+			again := must(a.files(a.next().share()))
+			return with(a.SharedNext, manifest.File, again[manifest.File])
+		}),
+		drafted("shared body whose key packet is the neighbour's", "open bundle", func(a *Attack, d *draft) { d.share().sealTo = a.neighbour.Public() }),
+		drafted("shared body that a stranger signed", "open bundle", func(a *Attack, d *draft) { d.share().bundleBy = a.stranger }),
+		drafted("shared body that names a server", "was made for another server", func(a *Attack, d *draft) { d.share().header.Server = a.Server }),
 	}
 }
 

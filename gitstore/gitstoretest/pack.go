@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/hash"
@@ -75,9 +76,17 @@ func summed(body []byte) []byte {
 	return append(body, sum.Sum(nil)...)
 }
 
+// deflaters are kept: a new one costs more than what it deflates here.
+var deflaters = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
+
 func deflate(data []byte) []byte {
 	var out bytes.Buffer
-	z := zlib.NewWriter(&out)
+	z, ok := deflaters.Get().(*zlib.Writer)
+	if !ok {
+		return nil // nothing else is put there
+	}
+	defer deflaters.Put(z)
+	z.Reset(&out)
 	_, _ = z.Write(data) // a buffer takes everything
 	_ = z.Close()
 	return out.Bytes()

@@ -100,9 +100,11 @@ func TestHostileRemotes(t *testing.T) {
 			survived++
 		}
 	}
-	// The control: from the same kind of remote the honest next state is taken.
-	if st, err = newest(t, h.sourceOf(t, gitstoretest.Honest(ref, a.Next), mostTime), floor, present); err != nil || st.Generation != 6 {
-		t.Fatalf("honest next state: %+v, %v", st, err)
+	// The control: from the same kind of remote the honest next states are taken.
+	for _, files := range []map[string][]byte{a.Next, a.SharedNext} {
+		if st, err = newest(t, h.sourceOf(t, gitstoretest.Honest(ref, files), mostTime), floor, present); err != nil || st.Generation != 6 {
+			t.Fatalf("honest next state: %+v, %v", st, err)
+		}
 	}
 	t.Logf("FAULT hostile.source tried=%d survived=%d", len(cases), survived)
 }
