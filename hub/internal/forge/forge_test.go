@@ -408,22 +408,3 @@ func TestReporterForgetsTheOldest(t *testing.T) {
 		t.Errorf("got %d requests, the last %+v", len(got), got[len(got)-1].body)
 	}
 }
-
-// TestRealGitea sets a status on a real host, where the environment names one:
-// GITEA_API, GITEA_REPOSITORY, GITEA_TOKEN_FILE and GITEA_COMMIT.
-func TestRealGitea(t *testing.T) {
-	t.Parallel()
-	api := os.Getenv("GITEA_API")
-	if api == "" {
-		t.Skip("skipped: GITEA_API is not set; only stand-ins were asked")
-	}
-	c, err := forge.New(forge.Config{Kind: forge.Gitea, API: api, Repository: os.Getenv("GITEA_REPOSITORY"), TokenFile: os.Getenv("GITEA_TOKEN_FILE")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, state := range []forge.State{forge.Pending, forge.Success, forge.Failure} {
-		if err := c.Set(t.Context(), forge.Status{Commit: os.Getenv("GITEA_COMMIT"), State: state, Description: "a test", TargetURL: "https://hub.example.com/"}); err != nil {
-			t.Error(err)
-		}
-	}
-}
