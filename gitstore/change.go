@@ -282,7 +282,7 @@ func (s *Store) openIssued(commit, name string) (*bundle.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := seal.Open(sealed, s.cfg.Escrow, s.trusted, s.cfg.Now())
+	plain, err := s.openEscrow(sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -306,4 +306,16 @@ func (s *Store) seal(h bundle.Header, b *bundle.Bundle, to *seal.PublicKey) ([]b
 	}
 	defer clear(plain)
 	return seal.Seal(plain, to, s.cfg.Hub, s.cfg.Now())
+}
+
+// openEscrow opens what was sealed to the hub's own key, or to a former one.
+func (s *Store) openEscrow(sealed []byte) ([]byte, error) {
+	plain, err := seal.Open(sealed, s.cfg.Escrow, s.sealers, s.cfg.Now())
+	for _, former := range s.cfg.RetiredEscrow {
+		if !errors.Is(err, seal.ErrNotForUs) {
+			break
+		}
+		plain, err = seal.Open(sealed, former, s.sealers, s.cfg.Now())
+	}
+	return plain, err
 }

@@ -114,13 +114,14 @@ const (
 	SignedByElse SignatureState = "unknown"
 )
 
-// Signature checks a commit's signature against the hub's keys. Where the state is SignedByHub, fingerprint says which
+// Signature checks a commit's signature against the hub's keys, present and former; a stolen one does not count. Where
+// the state is SignedByHub, fingerprint says which
 // key it was; SignedByElse is a signature of another key, or one that does not verify.
 func (s *Store) Signature(c *gitrepo.Commit) (state SignatureState, fingerprint string) {
 	if c.Signature == "" {
 		return SignedNot, ""
 	}
-	fingerprint, err := seal.Verify("", c.Payload, []byte(c.Signature), s.trusted, s.cfg.Now())
+	fingerprint, err := seal.Verify("", c.Payload, []byte(c.Signature), s.signers, s.cfg.Now())
 	if err != nil {
 		return SignedByElse, ""
 	}

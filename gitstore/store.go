@@ -45,6 +45,10 @@ type Config struct {
 	Hub *seal.PrivateKey
 	// Escrow opens the hub's own copies of the bundles.
 	Escrow *seal.PrivateKey
+	// Retired are the hub's former signing keys. What they signed is still the hub's; servers do not trust them.
+	Retired []RetiredKey
+	// RetiredEscrow open what was sealed before Escrow took their place.
+	RetiredEscrow []*seal.PrivateKey
 	// Keyring and KeyringSig are the files keyring.json and keyring.json.sig that every server's branch carries.
 	Keyring    []byte
 	KeyringSig []byte
@@ -56,12 +60,22 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// RetiredKey is a former signing key of the hub.
+type RetiredKey struct {
+	Key *seal.PublicKey
+	// Stolen says that somebody else has it: a commit with its signature need not be the hub's. It still opens the
+	// hub's own copies of bundles, as only the hub writes those.
+	Stolen bool
+}
+
 // Store is an open repository with its meaning. All methods may be called from several goroutines.
 type Store struct {
 	cfg     Config
 	repo    *gitrepo.Repo
 	keyring *manifest.Keyring
-	trusted []*seal.PublicKey
+	// signers signed commits of the hub, sealers its own copies of bundles: the keyring's keys and former ones.
+	signers []*seal.PublicKey
+	sealers []*seal.PublicKey
 
 	write sync.Mutex // one change or publication at a time
 	view  snapshotCache
@@ -119,10 +133,16 @@ func (s *Store) checkConfig() error {
 			return fmt.Errorf("keyring: key %s has another fingerprint", k.Fingerprint)
 		}
 		own = own || k.Fingerprint == s.cfg.Hub.Fingerprint()
-		s.trusted = append(s.trusted, key)
+		s.signers, s.sealers = append(s.signers, key), append(s.sealers, key)
 	}
 	if !own {
 		return errors.New("keyring: the hub's key is not in it; no server would trust what this hub signs")
+	}
+	for _, r := range s.cfg.Retired {
+		s.sealers = append(s.sealers, r.Key)
+		if !r.Stolen {
+			s.signers = append(s.signers, r.Key)
+		}
 	}
 	s.keyring = keyring
 	return nil

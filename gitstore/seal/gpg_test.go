@@ -4,6 +4,7 @@ package seal_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,5 +132,43 @@ func TestGPGReadsAPublicKey(t *testing.T) {
 	}
 	if got := strings.Join(kinds, ", "); got != "pub algorithm 22 expires , sub algorithm 18 expires " {
 		t.Errorf("gpg sees %s", got)
+	}
+}
+
+func TestGPGOpensAProtectedKey(t *testing.T) {
+	t.Parallel()
+	g := newGnuPG(t)
+	key, hub := newKey(t, "escrow"), newKey(t, "hub")
+	protected, err := key.ArmorProtected([]byte("correct horse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, err := seal.Protected(protected); err != nil || !is {
+		t.Errorf("protected: %t %v", is, err)
+	}
+	if _, err := seal.ParsePrivateKey(protected); !errors.Is(err, seal.ErrProtected) {
+		t.Errorf("read without its passphrase: %v", err)
+	}
+	if _, err := seal.Unlock(protected, []byte("battery staple")); !errors.Is(err, seal.ErrPassphrase) {
+		t.Errorf("wrong passphrase: %v", err)
+	}
+	again, err := seal.Unlock(protected, []byte("correct horse"))
+	if err != nil || again.Fingerprint() != key.Fingerprint() {
+		t.Fatalf("unlocked: %v", err)
+	}
+	if got, err := seal.Open(sealed(t, key, hub), again, keys(hub), start); err != nil || string(got) != "the plain text" {
+		t.Errorf("opened by the unlocked key: %q %v", got, err)
+	}
+	if _, err := key.ArmorProtected(nil); err == nil {
+		t.Error("an empty passphrase was taken")
+	}
+	public, err := hub.Public().Armor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.run("--import", g.file("escrow.asc", protected), g.file("hub.asc", public))
+	output, _ := g.run("--pinentry-mode", "loopback", "--passphrase", "correct horse", "--decrypt", g.file("bundle.pgp", sealed(t, key, hub)))
+	if output != "the plain text" {
+		t.Errorf("gpg decrypted %q", output)
 	}
 }

@@ -108,18 +108,26 @@ func (k *PublicKey) Armor() ([]byte, error) {
 	return append(out.Bytes(), '\n'), nil
 }
 
-// ParsePrivateKey reads what Armor wrote. A key with a passphrase is refused.
+// ParsePrivateKey reads what Armor wrote. The error of a key with a passphrase is ErrProtected: Unlock reads it.
 func ParsePrivateKey(armored []byte) (*PrivateKey, error) {
 	entity, err := parse(armored, openpgp.PrivateKeyType)
 	if err != nil {
 		return nil, fmt.Errorf("parse private key: %w", err)
 	}
-	if entity.PrivateKey == nil || entity.PrivateKey.Encrypted || entity.PrivateKey.Dummy() {
-		return nil, errors.New("parse private key: it holds no secret part, or one with a passphrase")
+	if locked(entity) {
+		return nil, fmt.Errorf("parse private key: %w", ErrProtected)
+	}
+	return unlocked(entity)
+}
+
+// unlocked makes sure that all secret parts are there.
+func unlocked(entity *openpgp.Entity) (*PrivateKey, error) {
+	if entity.PrivateKey == nil || entity.PrivateKey.Dummy() {
+		return nil, errors.New("parse private key: it holds no secret part")
 	}
 	for _, subkey := range entity.Subkeys {
-		if subkey.PrivateKey == nil || subkey.PrivateKey.Encrypted {
-			return nil, errors.New("parse private key: a subkey holds no secret part, or one with a passphrase")
+		if subkey.PrivateKey == nil || subkey.PrivateKey.Encrypted || subkey.PrivateKey.Dummy() {
+			return nil, errors.New("parse private key: a subkey holds no secret part")
 		}
 	}
 	return &PrivateKey{entity}, nil
