@@ -152,7 +152,9 @@ type Job struct {
 	Error      string
 	ErrorClass string
 	// Commit is the commit of main that fulfilled it, written before the branch moves.
-	Commit    string
+	Commit string
+	// NewKey makes a new private key whatever the certificate says: somebody else has the old one.
+	NewKey    bool
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }

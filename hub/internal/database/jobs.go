@@ -31,6 +31,7 @@ type jobRow struct {
 	Error       string `bun:"error"`
 	ErrorClass  string `bun:"error_class"`
 	Commit      string `bun:"commit_hash"`
+	NewKey      bool   `bun:"new_key"`
 	CreatedAt   int64  `bun:"created_at"`
 	UpdatedAt   int64  `bun:"updated_at"`
 }
@@ -38,7 +39,7 @@ type jobRow struct {
 func (r *jobRow) job() hub.Job {
 	return hub.Job{
 		ID: r.ID, Certificate: r.Certificate, Actor: r.Actor, Reason: r.Reason, State: apiv1.JobState(r.State),
-		Attempts: r.Attempts, NotBefore: moment(r.NotBefore), Error: r.Error, ErrorClass: r.ErrorClass, Commit: r.Commit,
+		Attempts: r.Attempts, NotBefore: moment(r.NotBefore), Error: r.Error, ErrorClass: r.ErrorClass, Commit: r.Commit, NewKey: r.NewKey,
 		CreatedAt: moment(r.CreatedAt), UpdatedAt: moment(r.UpdatedAt),
 	}
 }
@@ -65,33 +66,40 @@ func newJobID(ctx context.Context, tx bun.Tx, now time.Time) (string, error) {
 }
 
 // EnqueueJob queues a job for j.Certificate with j's actor and reason, unless one is active: then that one is
-// answered and created is false.
+// answered and created is false. One that waits takes j's actor and reason where j wants a new key.
 func (db *DB) EnqueueJob(ctx context.Context, j hub.Job) (job hub.Job, created bool, err error) {
 	err = db.inTx(ctx, "queue job", func(ctx context.Context, tx bun.Tx) error {
-		row, err := one[jobRow](ctx, tx, "job", "certificate = ? AND "+active, j.Certificate)
-		if err == nil {
-			job = row.job()
-			return nil
-		}
-		if !errors.Is(err, hub.ErrNotFound) {
-			return err
-		}
-		now := db.now()
-		id, err := newJobID(ctx, tx, now)
-		if err != nil {
-			return err
-		}
-		row = &jobRow{
-			ID: id, Certificate: j.Certificate, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued),
-			NotBefore: millis(j.NotBefore), CreatedAt: millis(now), UpdatedAt: millis(now),
-		}
-		if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
-			return err
-		}
-		job, created = row.job(), true
-		return nil
+		job, created, err = db.enqueue(ctx, tx, j)
+		return err
 	})
 	return job, created, err
+}
+
+func (db *DB) enqueue(ctx context.Context, tx bun.Tx, j hub.Job) (job hub.Job, created bool, err error) {
+	now := db.now()
+	row, err := one[jobRow](ctx, tx, "job", "certificate = ? AND "+active, j.Certificate)
+	if err == nil {
+		if j.NewKey && !row.NewKey && row.State != string(apiv1.JobRunning) {
+			row.NewKey, row.Actor, row.Reason, row.NotBefore, row.UpdatedAt = true, j.Actor, j.Reason, 0, millis(now)
+			_, err = tx.NewUpdate().Model(row).Column("new_key", "actor", "reason", "not_before", "updated_at").WherePK().Exec(ctx)
+		}
+		return row.job(), false, err
+	}
+	if !errors.Is(err, hub.ErrNotFound) {
+		return hub.Job{}, false, err
+	}
+	id, err := newJobID(ctx, tx, now)
+	if err != nil {
+		return hub.Job{}, false, err
+	}
+	row = &jobRow{
+		ID: id, Certificate: j.Certificate, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued), NewKey: j.NewKey,
+		NotBefore: millis(j.NotBefore), CreatedAt: millis(now), UpdatedAt: millis(now),
+	}
+	if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
+		return hub.Job{}, false, err
+	}
+	return row.job(), true, nil
 }
 
 // HurryJob makes a waiting job due now, because a person asked for it.

@@ -77,20 +77,24 @@ type joinTokenRow struct {
 
 // InsertJoinToken keeps a token; event tells of it.
 func (db *DB) InsertJoinToken(ctx context.Context, t hub.JoinToken, event hub.AuditEvent) error {
-	labels, err := json.Marshal(t.Labels)
-	if err != nil {
-		return fmt.Errorf("encode labels: %w", err)
-	}
-	row := &joinTokenRow{
-		Hash: t.Hash, Server: t.Server, PreApproved: t.PreApproved, Labels: string(labels), CreatedBy: t.CreatedBy,
-		CreatedAt: millis(t.CreatedAt), ExpiresAt: millis(t.ExpiresAt), UsedAt: millis(t.UsedAt),
-	}
 	return db.inTx(ctx, "keep join token", func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
+		if err := insertJoinToken(ctx, tx, t); err != nil {
 			return err
 		}
 		return db.appendAudit(ctx, tx, event)
 	})
+}
+
+func insertJoinToken(ctx context.Context, tx bun.Tx, t hub.JoinToken) error {
+	labels, err := json.Marshal(t.Labels)
+	if err != nil {
+		return fmt.Errorf("encode labels: %w", err)
+	}
+	_, err = tx.NewInsert().Model(&joinTokenRow{
+		Hash: t.Hash, Server: t.Server, PreApproved: t.PreApproved, Labels: string(labels), CreatedBy: t.CreatedBy,
+		CreatedAt: millis(t.CreatedAt), ExpiresAt: millis(t.ExpiresAt), UsedAt: millis(t.UsedAt),
+	}).Exec(ctx)
+	return err
 }
 
 // JoinToken returns the token with this hash, used or expired ones too.
@@ -129,6 +133,9 @@ func (db *DB) InsertServer(ctx context.Context, s hub.Server, tokenHash string, 
 		if _, err := tx.NewDelete().Model((*serverRow)(nil)).Where("name = ?", s.Name).Exec(ctx); err != nil {
 			return err
 		}
+		if err := dropRotation(ctx, tx, s.Name); err != nil {
+			return err
+		}
 		if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
 			return err
 		}
@@ -164,12 +171,18 @@ func (db *DB) Servers(ctx context.Context, after string, limit int) ([]hub.Serve
 	return convert(rows, (*serverRow).server), nil
 }
 
-// ApproveServer lets the server receive certificates if its key has this fingerprint.
+// ApproveServer lets the server receive certificates if its key has this fingerprint. Where it is that of a new key which
+// waits, that becomes the server's.
 func (db *DB) ApproveServer(ctx context.Context, name, fingerprint string, event hub.AuditEvent) error {
 	return db.inTx(ctx, "approve server", func(ctx context.Context, tx bun.Tx) error {
 		row, err := one[serverRow](ctx, tx, "server", "name = ?", name)
 		if err != nil {
 			return err
+		}
+		if row.Fingerprint != fingerprint && row.State == string(hub.ServerApproved) {
+			if found, err := db.approveRotation(ctx, tx, row, fingerprint, event); found || err != nil {
+				return err
+			}
 		}
 		switch {
 		case row.Fingerprint != fingerprint:

@@ -230,7 +230,7 @@ func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, e
 			if have.Issuer == o.want.Issuer {
 				previous = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: old.Leaf.Raw})
 			}
-			if o.want.Renewal.Key == "keep" && keyType(have.KeyType) == string(kind) {
+			if o.want.Renewal.Key == "keep" && !o.job.NewKey && keyType(have.KeyType) == string(kind) {
 				return old.Key, previous, nil
 			}
 		}
