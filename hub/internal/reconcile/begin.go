@@ -105,7 +105,9 @@ func (n *newcomer) add(name string, tip *gitstore.Tip) {
 	switch d := &tip.Manifest.Deployments[i]; {
 	case d.LeafSHA256 == n.issued.LeafSHA256:
 		n.known = true
-	case d.NotBefore.Before(n.issued.NotBefore) || d.NotAfter.Before(n.issued.NotAfter):
+	case d.NotBefore.After(n.issued.NotBefore) || d.NotBefore.Equal(n.issued.NotBefore) && d.NotAfter.After(n.issued.NotAfter):
+		// Main went back: that is meant, and goes to all at once.
+	default:
 		n.older[d.LeafSHA256]++
 	}
 }

@@ -154,10 +154,8 @@ func (w *world) open(server, certificate string) *bundle.Bundle {
 	want := server
 	i := slices.IndexFunc(w.tip(server).Manifest.Deployments, func(d manifest.Deployment) bool { return d.Certificate == certificate })
 	var plain []byte
-	if key := w.tip(server).Manifest.Deployments[i].BundleKey; key != "" {
+	if packet := w.tip(server).Manifest.Deployments[i].BundleKey; len(packet) > 0 {
 		want = "" // a body that several servers share names none
-		packet, err := w.store.Repo().ReadFile(head, key)
-		w.must(err)
 		plain, err = seal.OpenShared(packet, sealed, w.keys[server], []*seal.PublicKey{trusted}, w.clock.Now())
 		w.must(err)
 	} else {
