@@ -125,7 +125,7 @@ func TestGitOps(t *testing.T) {
 	if got := site.seen(); got != first {
 		t.Errorf("refused pushes changed what is served: %.12s", got)
 	}
-	openAlert(t, w, "intent_refused", true)
+	refusalAlert(t, w, true)
 
 	// Two people at once: who comes second pulls, and both changes stand.
 	ann.git("reset", "-q", "--hard", "origin/main")
@@ -139,7 +139,7 @@ func TestGitOps(t *testing.T) {
 	ann.git("pull", "-q", "--rebase")
 	ann.git("push", "-q", "origin", "main")
 	w.deployed("second", "", second)
-	openAlert(t, w, "intent_refused", false)
+	refusalAlert(t, w, false)
 	ann.git("pull", "-q", "--rebase")
 	log := ann.git("log", "--format=%an: %s", "main")
 	for _, want := range []string{"ann: ask for site", "ann: ask for second", "bob: tell others"} {
@@ -149,12 +149,12 @@ func TestGitOps(t *testing.T) {
 	}
 }
 
-// openAlert waits until there is an open alert of the kind, or none.
-func openAlert(t *testing.T, w *world, kind string, want bool) {
+// refusalAlert waits until there is an open alert about a refusal, or none.
+func refusalAlert(t *testing.T, w *world, want bool) {
 	t.Helper()
-	w.await("the alert "+kind, func() bool {
+	w.await("the alert about a refusal", func() bool {
 		list, err := w.client.Alerts(t.Context(), false, client.Page{})
-		return err == nil && slices.ContainsFunc(list.Items, func(a apiv1.Alert) bool { return a.Kind == kind }) == want
+		return err == nil && slices.ContainsFunc(list.Items, func(a apiv1.Alert) bool { return a.Kind == "intent_refused" }) == want
 	})
 }
 
@@ -165,7 +165,11 @@ type statuses struct {
 }
 
 func (s *statuses) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var body struct{ State, Context, Description string }
+	var body struct {
+		State       string `json:"state"`
+		Context     string `json:"context"`
+		Description string `json:"description"`
+	}
 	data, err := io.ReadAll(r.Body)
 	commit, ours := strings.CutPrefix(r.URL.Path, "/api/v1/repos/ops/fleet/statuses/")
 	if err != nil || !ours || json.Unmarshal(data, &body) != nil || r.Header.Get("Authorization") != "token sesame" || body.Context != "certferry" {
@@ -227,7 +231,7 @@ func TestGitOpsOnAHost(t *testing.T) {
 	if got := shown.of(unsigned); !strings.Contains(got, "it is not signed") {
 		t.Errorf("the status is %q", got)
 	}
-	openAlert(t, w, "intent_refused", true)
+	refusalAlert(t, w, true)
 	w.await("the remote to have all", current)
 	ann.git("pull", "-q", "--ff-only")
 	if log := ann.git("log", "--format=%s", "main"); !strings.Contains(log, "refuse "+unsigned[:7]) || !strings.Contains(log, "ask for site") {
@@ -251,7 +255,7 @@ func TestGitOpsOnAHost(t *testing.T) {
 	w.await("the host to show that it counts", func() bool {
 		return strings.HasPrefix(shown.of(signed), "success applied: certificate site: will be issued (new)")
 	})
-	openAlert(t, w, "intent_refused", false)
+	refusalAlert(t, w, false)
 	w.await("the remote to have all", current)
 	ann.git("pull", "-q", "--ff-only")
 	if log := ann.git("log", "--format=%s", "main"); !strings.Contains(log, "issue site") {
