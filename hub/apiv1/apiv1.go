@@ -172,6 +172,8 @@ type HeartbeatReply struct {
 	Commit          string `json:"commit,omitempty"`
 	Generation      uint64 `json:"generation,omitempty"`
 	IntervalSeconds int    `json:"interval_seconds"`
+	// RotateKey asks the agent to make a new key and to offer it.
+	RotateKey bool `json:"rotate_key,omitempty"`
 }
 
 // DeploymentPhase is a step of the agent's deployment transaction.
@@ -234,12 +236,14 @@ type DeploymentReport struct {
 
 // Server is a managed machine as people see it.
 type Server struct {
-	Name        string            `json:"name"`
-	State       string            `json:"state" enum:"pending,approved,disabled"`
-	Fingerprint string            `json:"fingerprint"`
-	Labels      map[string]string `json:"labels"`
-	Hold        *Hold             `json:"hold,omitempty"`
-	Facts       Facts             `json:"facts"`
+	Name        string `json:"name"`
+	State       string `json:"state" enum:"pending,approved,disabled"`
+	Fingerprint string `json:"fingerprint"`
+	// NextFingerprint is that of a new key of the server which waits for approval.
+	NextFingerprint string            `json:"next_fingerprint,omitempty"`
+	Labels          map[string]string `json:"labels"`
+	Hold            *Hold             `json:"hold,omitempty"`
+	Facts           Facts             `json:"facts"`
 	// Online is false when heartbeats stopped coming.
 	Online     bool       `json:"online"`
 	LastSeenAt *time.Time `json:"last_seen_at,omitempty"`

@@ -49,6 +49,8 @@ var access = map[string]who{
 	"register-server":   anonymous,
 	"heartbeat":         agent,
 	"report":            agent,
+	"offer-server-key":  agent,
+	"rotate-server-key": operators,
 
 	"list-servers":        viewers,
 	"get-server":          viewers,

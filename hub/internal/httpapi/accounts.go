@@ -73,10 +73,15 @@ func (s *server) createJoinToken(ctx context.Context, c *call, in *input[apiv1.J
 	if err := s.cfg.Data.InsertJoinToken(ctx, row, event); err != nil {
 		return nil, err
 	}
-	return &output[apiv1.JoinToken]{Body: apiv1.JoinToken{
+	return &output[apiv1.JoinToken]{Body: s.shownToken(row, token)}, nil
+}
+
+// shownToken is a join token as it is shown this once.
+func (s *server) shownToken(row hub.JoinToken, token string) apiv1.JoinToken {
+	return apiv1.JoinToken{
 		Server: row.Server, Token: token, ExpiresAt: row.ExpiresAt.UTC(), RootFingerprint: s.cfg.RootFingerprint,
 		HubURL: s.cfg.PublicURL,
 		Command: fmt.Sprintf("certferry-agent enroll --hub %s --name %s --root-fingerprint %s",
 			s.cfg.PublicURL, row.Server, s.cfg.RootFingerprint),
-	}}, nil
+	}
 }

@@ -118,6 +118,9 @@ func (s *server) heartbeat(ctx context.Context, c *call, in *input[apiv1.Heartbe
 	reply := apiv1.HeartbeatReply{
 		State: string(row.State), IntervalSeconds: int(s.cfg.HeartbeatInterval / time.Second),
 	}
+	if reply.RotateKey, _, err = s.rotation(ctx, row.Name); err != nil {
+		return nil, err
+	}
 	tip, err := s.tip(row.Name)
 	if err != nil {
 		return nil, err

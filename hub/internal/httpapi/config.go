@@ -107,6 +107,7 @@ type Servers interface {
 	ApproveServer(ctx context.Context, name, fingerprint string, event hub.AuditEvent) error
 	RecordHeartbeat(ctx context.Context, server hub.Server) error
 	RecordReport(ctx context.Context, server, reportID string, observations []hub.Observation) (bool, error)
+	Rotations
 	ServerReader
 }
 

@@ -63,6 +63,7 @@ func newServer(cfg Config) *server {
 	s.addAccounts()
 	s.addAgents()
 	s.addServers()
+	s.addRotations()
 	s.addCertificates()
 	s.addOverview()
 	s.addCommits()

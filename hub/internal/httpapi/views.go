@@ -111,6 +111,10 @@ func (v *view) server(ctx context.Context, row hub.Server) (apiv1.Server, error)
 			out.Hold = &apiv1.Hold{Commit: h.Commit, Reason: h.Reason, By: h.By, Since: h.Since.UTC()}
 		}
 	}
+	var err error
+	if _, out.NextFingerprint, err = v.s.rotation(ctx, row.Name); err != nil {
+		return apiv1.Server{}, err
+	}
 	tip, err := v.tip(row.Name)
 	if err != nil {
 		return apiv1.Server{}, err
