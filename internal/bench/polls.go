@@ -46,7 +46,8 @@ type pollBench struct {
 }
 
 // benchPolls measures polls without news and fetches of news, each as requests per second of processor time on the
-// side of the server, and a poll's bytes and processor time on the side of the agent.
+// side of the server, and a poll's bytes and processor time on the side of the agent. It measures the handler gitserve,
+// not the hub around it.
 func benchPolls(ctx context.Context, r *Report) (err error) {
 	dir, err := os.MkdirTemp("", "certferry-bench-")
 	if err != nil {
@@ -66,6 +67,7 @@ func benchPolls(ctx context.Context, r *Report) (err error) {
 	if err := errors.Join(b.learn(ctx), b.enrol(ctx)); err != nil {
 		return err
 	}
+	r.note("polls: ours is gitserve with the credentials in memory, git asks for none; the whole hub adds database, log and middleware")
 	for _, c := range b.comparisons(r) {
 		if err := r.Compare(ctx, c); err != nil {
 			return err
