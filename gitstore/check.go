@@ -58,6 +58,16 @@ func (s *Store) checkRef(ref string, tip gitrepo.Hash) error {
 		}
 		return nil
 	}
+	if certificate := manifest.ProposalOf(ref); certificate != "" {
+		issued, err := s.issuedAt(tip, certificate)
+		if err != nil || ref != manifest.ProposalBranch(certificate, issued.Serial) {
+			return errors.Join(fmt.Errorf("%w: it holds no proposal of this name: bring back packed-refs from a copy", gitrepo.ErrCorrupt), err)
+		}
+		return nil
+	}
+	if !strings.HasPrefix(ref, "refs/heads/") && !strings.HasPrefix(ref, "refs/tags/") && ref != epochsRef {
+		return fmt.Errorf("%w: nothing of this name belongs here: bring back packed-refs from a copy", gitrepo.ErrCorrupt)
+	}
 	_, err := s.repo.Stat(tip, manifest.File)
 	if err == nil {
 		return fmt.Errorf("%w: it holds a server's manifest: bring back packed-refs from a copy", gitrepo.ErrCorrupt)

@@ -141,3 +141,36 @@ func TestLostNames(t *testing.T) {
 		}
 	}
 }
+
+// TestFlippedReferences changes each byte of packed-refs that can make the name of another reference, or none, of a
+// line: each is found at start.
+func TestFlippedReferences(t *testing.T) {
+	t.Parallel()
+	cfg := damagedStore(t)
+	name := filepath.Join(cfg.Dir, "packed-refs")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for i := range data {
+		for _, to := range []byte{'^', '#', data[i] ^ 1, data[i] ^ 0x20} {
+			if to == data[i] || i > 0 && data[i-1] != '\n' && (to == '^' || to == '#') {
+				continue
+			}
+			flipped := slices.Clone(data)
+			flipped[i] = to
+			if err := os.WriteFile(name, flipped, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tried++
+			if when := found(t, cfg); when != "at start" {
+				t.Errorf("byte %d from %q to %q: found %q", i, data[i], to, when)
+			}
+			if t.Failed() {
+				return
+			}
+		}
+	}
+	t.Logf("%d changes found", tried)
+}

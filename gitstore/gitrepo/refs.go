@@ -83,8 +83,8 @@ func (s *refState) collides(name string) bool {
 	return false
 }
 
-// parsePackedRefs parses a packed-refs file. Peeled lines of tags are left out: this package writes no tags, and
-// start-up refuses them.
+// parsePackedRefs parses a packed-refs file. A peeled line ("^…") is refused with all else that this package does not
+// write: tags have no place here, and a flipped bit makes such a line of one that names a branch.
 func parsePackedRefs(data []byte) (map[string]Hash, error) {
 	refs := map[string]Hash{}
 	if len(data) > 0 && data[len(data)-1] != '\n' {
@@ -94,7 +94,7 @@ func parsePackedRefs(data []byte) (map[string]Hash, error) {
 	for line := range bytes.Lines(data) {
 		n++
 		text := strings.TrimSuffix(string(line), "\n")
-		if n == 1 && text+"\n" == packedRefsHeader || strings.HasPrefix(text, "^") {
+		if n == 1 && text+"\n" == packedRefsHeader {
 			continue
 		}
 		digits, name, ok := strings.Cut(text, " ")
