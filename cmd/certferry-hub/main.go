@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -139,7 +140,9 @@ func parent(command *cli.Command) *cli.Command {
 }
 
 func loadConfig(c *cli.Context) (daemon.Config, error) {
-	return daemon.LoadConfig(c.String("config"), c.IsSet("config"), os.Environ())
+	cfg, err := daemon.LoadConfig(c.String("config"), c.IsSet("config"), os.Environ())
+	cfg.Passphrase = sync.OnceValues(func() ([]byte, error) { return askPassphrase(c, "Passphrase of the hub's keys: ") })
+	return cfg, err
 }
 
 // render prints v as the flag --output asks; table prints it for people.

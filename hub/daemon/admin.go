@@ -43,7 +43,7 @@ func OpenAdmin(ctx context.Context, cfg Config, now func() time.Time) (*Admin, e
 }
 
 func (a *Admin) open(ctx context.Context, cfg *Config, now func() time.Time) error {
-	tokenKey, err := readTokenKey(cfg.JWTKey)
+	tokenKey, err := readTokenKey(cfg)
 	if err != nil {
 		return err
 	}

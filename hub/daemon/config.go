@@ -52,6 +52,9 @@ type Config struct {
 	SigningKey string `yaml:"signing_key"`
 	EscrowKey  string `yaml:"escrow_key"`
 	JWTKey     string `yaml:"jwt_key"`
+	// KeyPassphraseFile holds, on its first line, the passphrase of keys that certferry-hub key protect locked; asked on
+	// the terminal by default.
+	KeyPassphraseFile string `yaml:"key_passphrase_file"`
 
 	// ACMEScript is the path of acme.sh; without it issuers of the type acmesh fail and say so.
 	ACMEScript string `yaml:"acme_script"`
@@ -96,6 +99,11 @@ type Config struct {
 	// LogLevel is debug, info, warn or error; info by default. LogFormat is text or json; text by default.
 	LogLevel  string `yaml:"log_level"`
 	LogFormat string `yaml:"log_format"`
+
+	// Passphrase is asked where keys are locked and KeyPassphraseFile is not set; nil where there is nobody to ask.
+	Passphrase func() ([]byte, error) `yaml:"-"`
+	// SystemdCredentials is the folder of the unit's credentials, which ${CREDENTIALS_DIRECTORY} stands for in paths.
+	SystemdCredentials string `yaml:"-"`
 }
 
 // LoadConfig reads the file at path, then the environment, whose variables win. A missing file is an error only
@@ -114,6 +122,9 @@ func LoadConfig(path string, required bool, environ []string) (Config, error) {
 	}
 	if err := c.setEnv(environ); err != nil {
 		return Config{}, err
+	}
+	if err := c.expandCredentials(environ); err != nil {
+		return Config{}, fmt.Errorf("check configuration %s: %w", path, err)
 	}
 	if err := c.Complete(); err != nil {
 		return Config{}, fmt.Errorf("check configuration %s: %w", path, err)
@@ -150,7 +161,9 @@ func decodeStrict(data []byte, c *Config) error {
 func Keys() []string {
 	var keys []string
 	for field := range reflect.TypeFor[Config]().Fields() {
-		keys = append(keys, field.Tag.Get("yaml"))
+		if key := field.Tag.Get("yaml"); key != "-" { // those stand at the end
+			keys = append(keys, key)
+		}
 	}
 	return keys
 }
@@ -280,6 +293,7 @@ func (c *Config) checkPaths() error {
 		{"signing_key", c.SigningKey},
 		{"escrow_key", c.EscrowKey},
 		{"jwt_key", c.JWTKey},
+		{"key_passphrase_file", c.KeyPassphraseFile},
 		{"acme_script", c.ACMEScript},
 		{"acme_hooks_dir", c.ACMEHooksDir},
 		{"acme_ca_bundle", c.ACMECABundle},

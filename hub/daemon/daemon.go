@@ -85,6 +85,9 @@ func (h *Hub) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, held.Close)
+	if err = finishInstall(&h.cfg); err != nil {
+		return err
+	}
 	if h.keys, err = loadKeys(&h.cfg, h.opt.Now()); err != nil {
 		return err
 	}
@@ -108,14 +111,14 @@ func (h *Hub) open(ctx context.Context) error {
 func openStore(cfg *Config, k *keys, now func() time.Time, log *slog.Logger) (*gitstore.Store, error) {
 	return gitstore.Open(gitstore.Config{
 		Dir: cfg.paths().repo(), RepoID: k.keyring.RepoID, Hub: k.signing, Escrow: k.escrow,
-		Keyring: k.keyringRaw, KeyringSig: k.keyringSig,
+		Keyring: k.keyringRaw, KeyringSig: k.keyringSig, Retired: k.retired, RetiredEscrow: k.retiredEscrow,
 		Committer: gitrepo.Person{Name: committerName, Email: "hub@" + cfg.EmailDomain}, Now: now, Logger: log,
 	})
 }
 
 // wire makes the services and joins them.
 func (h *Hub) wire() error {
-	tokenKey, err := readTokenKey(h.cfg.JWTKey)
+	tokenKey, err := readTokenKey(&h.cfg)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/gitstore/seal"
 )
@@ -52,6 +53,11 @@ type keys struct {
 	keyring    *manifest.Keyring
 	keyringRaw []byte
 	keyringSig []byte
+	// retired and retiredEscrow are former keys.
+	retired       []gitstore.RetiredKey
+	retiredEscrow []*seal.PrivateKey
+	// signingLocked and escrowLocked say that a passphrase is needed to read the key.
+	signingLocked, escrowLocked bool
 }
 
 // loadKeys reads the keys and makes sure that agents will believe them: the root key signed the keyring, and the
@@ -59,6 +65,9 @@ type keys struct {
 func loadKeys(cfg *Config, now time.Time) (*keys, error) {
 	if err := checkInitialised(cfg.paths()); err != nil {
 		return nil, err
+	}
+	if exists(cfg.paths().install()) {
+		return nil, fmt.Errorf("open %s: a new key is not wholly in its place: start the hub, or run certferry-hub key rotate again", cfg.DataDir)
 	}
 	return readBack(cfg, now)
 }
@@ -74,10 +83,14 @@ func readBack(cfg *Config, now time.Time) (*keys, error) {
 	if k.root, err = seal.ParsePublicKey(k.rootArmor); err != nil {
 		return nil, fmt.Errorf("read root key %s: %w", p.rootPub(), err)
 	}
-	if k.signing, err = readPrivateKey(cfg.SigningKey, "signing key"); err != nil {
+	c := &custodian{cfg: cfg}
+	if k.signing, k.signingLocked, err = c.read(cfg.SigningKey, "signing key"); err != nil {
 		return nil, err
 	}
-	if k.escrow, err = readPrivateKey(cfg.EscrowKey, "escrow key"); err != nil {
+	if k.escrow, k.escrowLocked, err = c.read(cfg.EscrowKey, "escrow key"); err != nil {
+		return nil, err
+	}
+	if err := k.loadRetired(cfg, c); err != nil {
 		return nil, err
 	}
 	if k.keyringRaw, err = os.ReadFile(p.keyring()); err != nil {
@@ -107,20 +120,11 @@ func checkInitialised(p paths) error {
 	return nil
 }
 
-func readPrivateKey(path, what string) (*seal.PrivateKey, error) {
-	data, err := readSecret(path, what)
-	if err != nil {
-		return nil, err
-	}
-	key, err := seal.ParsePrivateKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("read %s %s: %w", what, path, err)
-	}
-	return key, nil
-}
-
 // readSecret reads a file that nobody but its owner may read.
-func readSecret(path, what string) ([]byte, error) {
+func readSecret(path, what string) ([]byte, error) { return readSecretAs(path, what, 0o077) }
+
+// readSecretAs reads a file whose mode has none of the bits of others.
+func readSecretAs(path, what string, others fs.FileMode) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, err)
@@ -128,7 +132,7 @@ func readSecret(path, what string) ([]byte, error) {
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("read %s %s: it is not a file", what, path)
-	case info.Mode().Perm()&0o077 != 0:
+	case info.Mode().Perm()&others != 0:
 		return nil, fmt.Errorf("read %s %s: others may read it: chmod 600 it, and replace it if somebody did", what, path)
 	case info.Size() > maxKeyFile:
 		return nil, fmt.Errorf("read %s %s: it is too large to be one", what, path)
@@ -141,8 +145,9 @@ func readSecret(path, what string) ([]byte, error) {
 }
 
 // readTokenKey reads the key that signs access tokens: base64 of at least 32 bytes.
-func readTokenKey(path string) ([]byte, error) {
-	data, err := readSecret(path, "token key")
+func readTokenKey(cfg *Config) ([]byte, error) {
+	path := cfg.JWTKey
+	data, err := readSecretAs(path, "token key", cfg.othersMay(path))
 	if err != nil {
 		return nil, err
 	}
