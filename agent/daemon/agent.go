@@ -22,7 +22,6 @@ import (
 	"github.com/certferry/certferry/agent/internal/report"
 	"github.com/certferry/certferry/agent/internal/source"
 	"github.com/certferry/certferry/agent/internal/state"
-	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/client"
 )
@@ -39,6 +38,7 @@ type hubAPI interface {
 	Register(ctx context.Context, req apiv1.RegisterRequest) (apiv1.Registration, error)
 	Heartbeat(ctx context.Context, req apiv1.HeartbeatRequest) (apiv1.HeartbeatReply, error)
 	Report(ctx context.Context, req apiv1.ReportRequest) error
+	OfferKey(ctx context.Context, req apiv1.OfferKeyRequest) (apiv1.OfferedKey, error)
 }
 
 // deployments carries out and undoes deployments; *deploy.Deployer is one.
@@ -70,14 +70,15 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, armored, credential, err := dir.Identity()
+	keys, err := loadKeys(dir)
 	if err != nil {
 		return nil, err
 	}
-	trust, err := trustOf(id, armored)
+	trust, err := keys.trust()
 	if err != nil {
 		return nil, err
 	}
+	id, credential := keys.id, keys.credential
 	several, err := remotes(&cfg, id, credential, env.Logger)
 	if err != nil {
 		return nil, err
@@ -98,32 +99,16 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	from := source.NewSeveral(several, trust, env.Now)
+	from.SetKeys(keys.present, keys.next, keys.old)
 	return &Agent{
 		cfg: cfg, env: env, log: env.Logger, dir: dir, id: id,
-		source: source.NewSeveral(several, trust, env.Now), deploy: deployer, outbox: outbox, hub: hub,
+		source: from, deploy: deployer, outbox: outbox, hub: hub,
 	}, nil
 }
 
 // ErrNotEnrolled means that this server has no identity yet.
 var ErrNotEnrolled = state.ErrNotEnrolled
-
-func trustOf(id state.Identity, armored []byte) (source.Trust, error) {
-	key, err := seal.ParsePrivateKey(armored)
-	if err != nil {
-		return source.Trust{}, fmt.Errorf("read agent key: %w", err)
-	}
-	root, err := seal.ParsePublicKey([]byte(id.RootKey))
-	if err != nil {
-		return source.Trust{}, fmt.Errorf("read root key: %w", err)
-	}
-	if root.Fingerprint() != id.RootFingerprint {
-		return source.Trust{}, errors.New("check root key: the stored key is not the pinned one; enrol again")
-	}
-	if key.Fingerprint() != id.Fingerprint {
-		return source.Trust{}, errors.New("check agent key: the stored key is not the one that was enrolled; enrol again")
-	}
-	return source.Trust{RepoID: id.RepoID, Server: id.Server, Root: root, Key: key}, nil
-}
 
 // newTransport returns the one HTTP transport of the agent: TLS checked against cfg.CAFile where it is set.
 func newTransport(cfg Config) (*http.Transport, error) {

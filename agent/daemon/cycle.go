@@ -168,6 +168,9 @@ func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 // obtain returns the verified state at tip, from the local history where it was fetched before.
 func (a *Agent) obtain(ctx context.Context, tip string, floor state.Floor) (*source.State, error) {
 	bound := source.Floor{Generation: floor.Generation, ManifestSHA256: floor.ManifestSHA256, KeyringVersion: floor.KeyringVersion}
+	if _, err := a.takeKeys(); err != nil {
+		return nil, err
+	}
 	if _, files, err := a.dir.LoadCommit(tip); err == nil {
 		return a.source.Verify(bound, tip, files)
 	}
@@ -179,10 +182,14 @@ func (a *Agent) accept(st *source.State, deployed string) error {
 	if err := a.dir.SaveCommit(state.Order{KeyringVersion: st.KeyringVersion, Generation: st.Generation}, st.Commit, st.Files, deployed); err != nil {
 		return err
 	}
-	return a.dir.SaveFloor(state.Floor{
+	err := a.dir.SaveFloor(state.Floor{
 		Generation: st.Generation, ManifestSHA256: st.ManifestSHA256, KeyringVersion: st.KeyringVersion,
 		Commit: st.Commit, FreshUntil: st.FreshUntil,
 	})
+	if err != nil {
+		return err
+	}
+	return a.promote(st)
 }
 
 // apply deploys st and notes and reports the outcome.

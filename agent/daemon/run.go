@@ -91,6 +91,9 @@ func (a *Agent) heartbeat(ctx context.Context, withFacts bool) (interval time.Du
 		return heartbeatInterval, false
 	}
 	a.flush(ctx)
+	if reply.RotateKey {
+		a.rotate(ctx)
+	}
 	interval = heartbeatInterval
 	if reply.IntervalSeconds > 0 {
 		interval = time.Duration(reply.IntervalSeconds) * time.Second

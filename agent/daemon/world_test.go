@@ -60,6 +60,9 @@ type world struct {
 	heartbeats []apiv1.HeartbeatRequest
 	reports    []apiv1.ReportRequest
 	beatReply  apiv1.HeartbeatReply
+	// offered is the key that the agent offered last; takeOffers makes it the server's at once.
+	offered    *seal.PublicKey
+	takeOffers bool
 }
 
 func newWorld(t *testing.T) *world {
@@ -73,6 +76,7 @@ func newWorld(t *testing.T) *world {
 	mux.HandleFunc("POST /api/v1/servers/register", w.serveRegister)
 	mux.HandleFunc("POST /api/v1/servers/heartbeat", w.serveHeartbeat)
 	mux.HandleFunc("POST /api/v1/certificates/sync", w.serveReport)
+	mux.HandleFunc("POST /api/v1/servers/rotate-key", w.serveOffer)
 	git := http.StripPrefix("/git/certferry.git", gitserve.New(gitserve.Config{Repo: w.store.Repo(), Access: w, Logger: w.logger()}))
 	mux.HandleFunc("/git/certferry.git/", func(rw http.ResponseWriter, r *http.Request) {
 		if w.gitDown.Load() {
@@ -226,6 +230,34 @@ func (w *world) serveHeartbeat(rw http.ResponseWriter, r *http.Request) {
 		w.heartbeats = append(w.heartbeats, in)
 		answer(rw, w.beatReply)
 	}
+}
+
+func (w *world) serveOffer(rw http.ResponseWriter, r *http.Request) {
+	var in apiv1.OfferKeyRequest
+	if !w.take(rw, r, &in) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key, err := seal.ParsePublicKey([]byte(in.PublicKey))
+	if err != nil {
+		problem(rw, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	if key.Fingerprint() != w.agentKey.Fingerprint() {
+		domain := manifest.ServerKeyDomain(repoID, "web-1")
+		if _, err := seal.Verify(domain, []byte(in.PublicKey), []byte(in.Signature), []*seal.PublicKey{w.agentKey}, w.now()); err != nil {
+			problem(rw, http.StatusForbidden, err.Error())
+			return
+		}
+	}
+	w.offered = key
+	state := "pending"
+	if w.takeOffers {
+		w.agentKey, state = key, "taken"
+		w.beatReply.RotateKey = false
+	}
+	answer(rw, apiv1.OfferedKey{Fingerprint: key.Fingerprint(), State: state})
 }
 
 func (w *world) serveReport(rw http.ResponseWriter, r *http.Request) {

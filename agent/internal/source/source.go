@@ -12,6 +12,7 @@ import (
 
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/gitstore/seal"
 )
 
 // ErrUnreachable means that the remote did not answer.
@@ -45,6 +46,8 @@ type Source struct {
 
 	mu     sync.Mutex
 	routes []*route
+	// next and old are this server's keys beside the present one; nil where there is none.
+	next, old *seal.PrivateKey
 	// current is the one that answered last.
 	current *route
 }
@@ -62,6 +65,44 @@ func NewSeveral(remotes []Named, trust Trust, now func() time.Time) *Source {
 	}
 	s.current = s.routes[0]
 	return s
+}
+
+// SetKeys tells the keys of this server. What comes from a remote may be sealed to the next one too, and what lies in the
+// local history to the old one. Both may be nil.
+func (s *Source) SetKeys(present, next, old *seal.PrivateKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trust.Key, s.next, s.old = present, next, old
+}
+
+// trustFor is the trust with that key of this server which files say they are for, where it is one of those allowed.
+func (s *Source) trustFor(files map[string][]byte, history bool) Trust {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	trust := s.trust
+	m, err := manifest.Decode(files[manifest.File])
+	if err != nil {
+		return trust // whoever verifies will say so
+	}
+	keys := []*seal.PrivateKey{s.next}
+	if history {
+		keys = append(keys, s.old)
+	}
+	for _, key := range keys {
+		if key != nil && key.Fingerprint() == m.ServerKeyFpr {
+			trust.Key = key
+		}
+	}
+	return trust
+}
+
+// KeyFingerprint is that of the key which the state was verified for.
+func (s *State) KeyFingerprint() string {
+	m, err := manifest.Decode(s.Files[manifest.File])
+	if err != nil {
+		return "" // never: it was verified
+	}
+	return m.ServerKeyFpr
 }
 
 // Len is the number of remotes.
@@ -150,12 +191,13 @@ func isBad(err error) bool {
 
 // verifyFrom verifies what r holds.
 func (s *Source) verifyFrom(r *route, floor Floor, commit string, files map[string][]byte) (*State, error) {
-	state, err := Verify(s.trust, floor, commit, files, s.now())
+	trust := s.trustFor(files, false)
+	state, err := Verify(trust, floor, commit, files, s.now())
 	if err == nil || !r.Mirror || !errors.Is(err, ErrRefused) {
 		return state, err
 	}
 	// Is it bad, or only old?
-	if old, fault := Verify(s.trust, Floor{}, commit, files, s.now()); fault == nil && old.older(floor) {
+	if old, fault := Verify(trust, Floor{}, commit, files, s.now()); fault == nil && old.older(floor) {
 		return nil, fmt.Errorf("%w: %s holds generation %d, this server has seen %d", ErrBehind, r.Name, old.Generation, floor.Generation)
 	}
 	return nil, err
@@ -169,7 +211,7 @@ func (s *State) older(floor Floor) bool {
 // Load verifies the files of a commit from the local history. The floor does not bind it: the server's own
 // administrator may go back.
 func (s *Source) Load(commit string, files map[string][]byte) (*State, error) {
-	state, err := Verify(s.trust, Floor{}, commit, files, s.now())
+	state, err := Verify(s.trustFor(files, true), Floor{}, commit, files, s.now())
 	if err != nil {
 		return nil, err
 	}

@@ -173,7 +173,7 @@ func (d *Dir) SaveProgress(p Progress) error { return d.save(progressFile, p) }
 // Reset forgets identity, floor, progress and history, for a server that enrols anew. The identity goes first: what a
 // crash leaves is a server that is not enrolled.
 func (d *Dir) Reset() error {
-	for _, name := range []string{identityFile, floorFile, progressFile, expectedFile, historyDir} {
+	for _, name := range []string{identityFile, nextKeyFile, oldKeyFile, floorFile, progressFile, expectedFile, historyDir} {
 		if err := os.RemoveAll(d.Path(name)); err != nil {
 			return fmt.Errorf("reset state: %w", err)
 		}
