@@ -118,6 +118,15 @@ func startHub(env *testscript.Env, closed string) (server *httptest.Server, root
 			GitURL: gitURL + "/git/certferry.git", RootKey: string(armored),
 		})
 	})
+	mux.HandleFunc("POST /api/v1/servers/rotate-key", func(w http.ResponseWriter, r *http.Request) {
+		var in apiv1.OfferKeyRequest
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Signature == "" {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(apiv1.OfferedKey{State: "pending"})
+	})
 	return server, root.Fingerprint(), nil
 }
 

@@ -19,7 +19,7 @@ import (
 
 func serverCommand() *cli.Command {
 	return &cli.Command{
-		Name: "server", Usage: "servers: list, show, approve, join token, roll back, resume",
+		Name: "server", Usage: "servers: list, show, approve, join token, roll back, hold, resume, replace keys",
 		Action: unknownCommand,
 		Subcommands: []*cli.Command{
 			{
@@ -45,7 +45,7 @@ func serverCommand() *cli.Command {
 				Name: "rollback", Usage: "take a server back to an earlier commit and hold it there", ArgsUsage: "NAME",
 				Flags: rollbackFlags(), Action: rollbackServer,
 			},
-			holdCommand(),
+			holdCommand(), rotateKeyCommand(),
 			{Name: "resume", Usage: "end the hold of a server", ArgsUsage: "NAME", Action: resumeServer},
 		},
 	}
@@ -120,6 +120,9 @@ func printServer(w io.Writer, s apiv1.Server, history []apiv1.Commit) {
 	row("name", s.Name)
 	row("state", stateOf(s))
 	row("fingerprint", s.Fingerprint)
+	if s.NextFingerprint != "" {
+		row("new key", s.NextFingerprint+" waits for approval (certferry server approve)")
+	}
 	if len(s.Labels) > 0 {
 		var labels []string
 		for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
