@@ -134,7 +134,7 @@ func TestCommands(t *testing.T) {
 		{"", "-c CONFIG user ls", 1, "certferry-hub init first"},
 		{"", "-c CONFIG key export", 1, "certferry-hub init first"},
 		{"", "-c CONFIG store verify", 1, "certferry-hub init first"},
-		{"", "-c CONFIG config check", 0, "reconcile_interval    1s"},
+		{"", "-c CONFIG config check", 0, "workers"},
 		{"", "-c CONFIG -o json config check", 0, `"reconcile_interval": "1s"`},
 		{"", "config keys", 0, "CERTFERRY_HUB_DATA_DIR"},
 		{"", "-o yaml config keys", 0, "data_dir: CERTFERRY_HUB_DATA_DIR"},

@@ -130,7 +130,7 @@ func (e *rawEntry) parseHeader(offset int64) error {
 		shift += 7
 	}
 	if e.size > maxObject {
-		return corrupt("object is larger than %d MiB", maxObject>>20)
+		return fmt.Errorf("%w: an object has more than %d MiB", ErrTooLarge, maxObject>>20)
 	}
 	e.body = e.raw[n:]
 	switch e.kind {

@@ -35,10 +35,12 @@ func (p pushes) Receive(ctx context.Context, push gitserve.Push) ([]string, erro
 	case errors.Is(err, gitstore.ErrConflict):
 		return nil, &gitserve.RefusalError{Reason: "fetch first"}
 	case errors.Is(err, gitstore.ErrInvalid):
+		// Which file it is would need what was refused to be read; git show --stat tells the pusher.
 		return nil, &gitserve.RefusalError{
 			Reason: "forbidden content", Notes: []string{
-				"The commits hold what Git allows and this repository does not: it takes plain files and folders only,",
-				"with letters, digits, dot, dash and underscore in their names: " + err.Error(),
+				"The commits hold something that Git allows and this repository does not. It takes plain files and folders,",
+				"with letters, digits, dot, dash and underscore in their names: no links, no executable files, no submodules.",
+				"Nothing was stored. git log --stat origin/main.. shows what you pushed.",
 			},
 		}
 	case err != nil:

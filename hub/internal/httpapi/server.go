@@ -80,7 +80,7 @@ func (s *server) mount(doc []byte, site http.Handler) {
 	s.plain("readyz", http.MethodGet, "/readyz", s.readyz)
 	s.plain("openapi", http.MethodGet, apiv1.Prefix+"/openapi.json", serveDocument(doc))
 	if s.cfg.Git != nil {
-		git := http.StripPrefix(GitPath, s.cfg.Git)
+		git := s.auditGit(http.StripPrefix(GitPath, s.cfg.Git))
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			s.plain("git", method, GitPath+"/*", git.ServeHTTP)
 		}
