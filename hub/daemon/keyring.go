@@ -303,6 +303,19 @@ func finishInstall(cfg *Config) error {
 	if !exists(p.install()) {
 		return nil
 	}
+	if !exists(filepath.Join(p.install(), manifest.KeyringFile)) {
+		return os.RemoveAll(p.install()) // the last step was under way
+	}
+	for _, step := range installSteps(p, cfg) {
+		if err := step(cfg); err != nil {
+			return fmt.Errorf("install key: %w", err)
+		}
+	}
+	return nil
+}
+
+// installSteps are what finishInstall does, each of them once or again.
+func installSteps(p paths, cfg *Config) []func(*Config) error {
 	steps := []func(*Config) error{retireKeys, retireEscrow}
 	for _, file := range []struct{ name, path string }{
 		{signingFile, cfg.SigningKey},
@@ -312,15 +325,9 @@ func finishInstall(cfg *Config) error {
 	} {
 		steps = append(steps, func(cfg *Config) error { return installFile(cfg, filepath.Join(p.install(), file.name), file.path) })
 	}
-	for _, step := range steps {
-		if err := step(cfg); err != nil {
-			return fmt.Errorf("install key: %w", err)
-		}
-	}
-	if err := os.RemoveAll(p.install()); err != nil {
-		return fmt.Errorf("install key: %w", err)
-	}
-	return syncDir(p.keys())
+	return append(steps,
+		func(*Config) error { return os.RemoveAll(p.install()) },
+		func(*Config) error { return syncDir(p.keys()) })
 }
 
 func installFile(cfg *Config, from, to string) error {
@@ -331,7 +338,7 @@ func installFile(cfg *Config, from, to string) error {
 	if err != nil {
 		return err
 	}
-	if filepath.Ext(to) == ".key" && sameKey(cfg, from, to) { // the administrator put it there
+	if filepath.Ext(from) == ".key" && sameKey(cfg, from, to) { // the administrator put it there
 		return nil
 	}
 	return replaceFile(to, data)
