@@ -17,6 +17,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -38,6 +40,9 @@ type DB struct {
 	write *bun.DB
 	read  *bun.DB
 	now   func() time.Time
+	// credentials are servers by the hash of their credential, since the last writing transaction: each poll of each
+	// agent asks for one.
+	credentials atomic.Pointer[sync.Map]
 }
 
 // Open opens the SQLite database at path, makes it where it is absent, and brings its schema up to date. The file is
@@ -61,7 +66,9 @@ func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	return &DB{write: bun.NewDB(write, sqlitedialect.New()), read: bun.NewDB(read, sqlitedialect.New()), now: now}, nil
+	db := &DB{write: bun.NewDB(write, sqlitedialect.New()), read: bun.NewDB(read, sqlitedialect.New()), now: now}
+	db.credentials.Store(new(sync.Map))
+	return db, nil
 }
 
 func connect(path string, connections int, options url.Values) (*sql.DB, error) {
@@ -119,6 +126,8 @@ func (db *DB) Ping(ctx context.Context) error {
 // inTx runs fn in one writing transaction.
 func (db *DB) inTx(ctx context.Context, what string, fn func(ctx context.Context, tx bun.Tx) error) error {
 	err := db.write.RunInTx(ctx, nil, fn)
+	// Whatever it wrote, perhaps a server's state: what it promised must hold when it returns.
+	db.credentials.Store(new(sync.Map))
 	if err == nil {
 		return nil
 	}

@@ -9,16 +9,16 @@ import (
 	"github.com/certferry/certferry/hub/apiv1"
 )
 
-// approved is an approved server with the key FP-c1.
-func (w *world) approved(name string) {
+// approved makes web-1 an approved server with the key FP-c1.
+func (w *world) approved() {
 	w.t.Helper()
-	w.enrol(name, "c1")
-	w.must(w.ApproveServer(w.t.Context(), name, "FP-c1", event("approve-server", name)))
+	w.enrol("web-1", "c1")
+	w.must(w.ApproveServer(w.t.Context(), "web-1", "FP-c1", event("approve-server", "web-1")))
 }
 
-func (w *world) wantKey(name, fingerprint string) {
+func (w *world) wantKey(fingerprint string) {
 	w.t.Helper()
-	s, err := w.Server(w.t.Context(), name)
+	s, err := w.Server(w.t.Context(), "web-1")
 	w.must(err)
 	if s.Fingerprint != fingerprint || s.PublicKey == "" || s.State != hub.ServerApproved {
 		w.t.Errorf("server %+v, want key %s", s, fingerprint)
@@ -42,7 +42,7 @@ func TestRotateKeyAskedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
-	w.approved("web-1")
+	w.approved()
 	w.must(w.AskKeyRotation(ctx, "web-1", "alice", event("rotate-server-key", "web-1")))
 	under, err := w.KeyRotation(ctx, "web-1")
 	w.must(err)
@@ -54,7 +54,7 @@ func TestRotateKeyAskedFor(t *testing.T) {
 	if !taken || !strings.Contains(w.detail(), "asked for by alice") {
 		t.Errorf("taken %v, %s", taken, w.detail())
 	}
-	w.wantKey("web-1", "FP-c2")
+	w.wantKey("FP-c2")
 	_, err = w.KeyRotation(ctx, "web-1")
 	w.fails(err, hub.ErrNotFound)
 	// The answer was lost, and the server comes with the same key again.
@@ -66,7 +66,7 @@ func TestRotateKeyAskedFor(t *testing.T) {
 	if taken, err = w.RotateKey(ctx, newKey("c3"), "FP-c2", event("offer-server-key", "web-1")); taken || err != nil {
 		t.Errorf("a third key: taken %v, %v", taken, err)
 	}
-	w.wantKey("web-1", "FP-c2")
+	w.wantKey("FP-c2")
 }
 
 // TestRotateKeyWaits: a key that nobody asked for, or too late, waits for a person who compares its fingerprint.
@@ -74,7 +74,7 @@ func TestRotateKeyWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
-	w.approved("web-1")
+	w.approved()
 	w.must(w.AskKeyRotation(ctx, "web-1", "alice", event("rotate-server-key", "web-1")))
 	w.pass(30 * time.Minute)
 	for range 2 {
@@ -83,13 +83,13 @@ func TestRotateKeyWaits(t *testing.T) {
 			t.Fatalf("taken %v, %v", taken, err)
 		}
 	}
-	w.wantKey("web-1", "FP-c1")
+	w.wantKey("FP-c1")
 	if !strings.Contains(w.detail(), "waits for approval") {
 		t.Error(w.detail())
 	}
 	w.fails(w.ApproveServer(ctx, "web-1", "FP-c9", event("approve-server", "web-1")), hub.ErrConflict)
 	w.must(w.ApproveServer(ctx, "web-1", "FP-c2", event("approve-server", "web-1")))
-	w.wantKey("web-1", "FP-c2")
+	w.wantKey("FP-c2")
 	if w.detail() != "approve-server: key FP-c2 in place of FP-c1" {
 		t.Error(w.detail())
 	}
@@ -113,7 +113,7 @@ func TestBlockServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
-	w.approved("web-1")
+	w.approved()
 	w.token("before", "web-1")
 	waiting, _, err := w.EnqueueJob(ctx, hub.Job{Certificate: "b", Actor: "hub", Reason: "due", NotBefore: w.clock().Add(time.Hour)})
 	w.must(err)

@@ -152,13 +152,23 @@ func (db *DB) Server(ctx context.Context, name string) (hub.Server, error) {
 	return row.server(), nil
 }
 
-// ServerByCredential returns the server whose credential has this hash.
+// ServerByCredential returns the server whose credential has this hash. Its name, key and state are of
+// now; what its heartbeats said may be older.
 func (db *DB) ServerByCredential(ctx context.Context, hash string) (hub.Server, error) {
+	// What is read now belongs to the cache of now: a transaction that ends meanwhile puts another in its place.
+	known := db.credentials.Load()
+	if s, ok := known.Load(hash); ok {
+		if server, ok := s.(hub.Server); ok {
+			return server, nil
+		}
+	}
 	row, err := one[serverRow](ctx, db.read, "server", "credential_hash = ?", hash)
 	if err != nil {
 		return hub.Server{}, err
 	}
-	return row.server(), nil
+	server := row.server()
+	known.Store(hash, server)
+	return server, nil
 }
 
 // Servers lists servers by name, from after the name after.

@@ -330,3 +330,33 @@ func TestReportIDsAreForgotten(t *testing.T) {
 		t.Errorf("kept %v", ids)
 	}
 }
+
+// TestCredentialIsOfNow: what shuts a server out holds for its next request, however often it was asked for before.
+func TestCredentialIsOfNow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	w.must(w.InsertJoinToken(ctx, hub.JoinToken{Hash: "t", Server: "web-1", ExpiresAt: start.Add(time.Hour)}, hub.AuditEvent{Action: "test"}))
+	w.must(w.InsertServer(ctx, hub.Server{
+		Name: "web-1", State: hub.ServerPending, Fingerprint: "F", PublicKey: "k", CredentialHash: "c", CreatedAt: start,
+	}, "t", hub.AuditEvent{Action: "test"}))
+	state := func() hub.ServerState {
+		t.Helper()
+		s, err := w.ServerByCredential(ctx, "c")
+		w.must(err)
+		return s.State
+	}
+	for range 3 {
+		if got := state(); got != hub.ServerPending {
+			t.Fatalf("got %s", got)
+		}
+	}
+	w.must(w.ApproveServer(ctx, "web-1", "F", hub.AuditEvent{Action: "test"}))
+	if got := state(); got != hub.ServerApproved {
+		t.Errorf("got %s after the approval", got)
+	}
+	_, err := w.ServerByCredential(ctx, "guess")
+	w.fails(err, hub.ErrNotFound)
+	_, err = w.ServerByCredential(ctx, "guess")
+	w.fails(err, hub.ErrNotFound)
+}

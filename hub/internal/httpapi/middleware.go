@@ -97,8 +97,8 @@ func (s *server) accessLog(next http.Handler) http.Handler {
 		next.ServeHTTP(ww, r)
 		c := callOf(r.Context())
 		level := slog.LevelInfo
-		if c.operation == "healthz" || c.operation == "readyz" {
-			level = slog.LevelDebug
+		if c.operation == "healthz" || c.operation == "readyz" || c.operation == "git" && ww.Status() == http.StatusNotModified {
+			level = slog.LevelDebug // each poll of each agent
 		}
 		s.cfg.Logger.Log(r.Context(), level, "request",
 			"request_id", c.requestID, "method", oneLine(cut(r.Method, 16)), "route", routeOf(r), "operation", c.operation,
