@@ -50,26 +50,7 @@ func (s *Store) Publish(ctx context.Context, mainCommit string, states []ServerS
 
 // prepare makes up the commits of the servers that need one. What is wrong with one server goes to its result.
 func (s *Store) prepare(ctx context.Context, pubs []*publication, results []Published) ([]*gitrepo.Update, error) {
-	each := func(do func(p *publication) error) error {
-		group, ctx := errgroup.WithContext(ctx)
-		group.SetLimit(runtime.GOMAXPROCS(0))
-		for i, p := range pubs {
-			if p == nil || p.done {
-				continue
-			}
-			group.Go(func() error {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if err := do(p); err != nil {
-					p.done, results[i].Err = true, fmt.Errorf("publish to %s: %w", p.state.Server, err)
-				}
-				return nil
-			})
-		}
-		return group.Wait()
-	}
-	if err := each((*publication).look); err != nil {
+	if err := eachOpen(ctx, pubs, results, (*publication).look); err != nil {
 		return nil, err
 	}
 	open := slices.DeleteFunc(slices.Clone(pubs), func(p *publication) bool { return p == nil || p.done })
@@ -77,7 +58,7 @@ func (s *Store) prepare(ctx context.Context, pubs []*publication, results []Publ
 	if err != nil {
 		return nil, err
 	}
-	if err := each(func(p *publication) error { return p.makeUpdate(shared) }); err != nil {
+	if err := eachOpen(ctx, pubs, results, func(p *publication) error { return p.makeUpdate(shared) }); err != nil {
 		return nil, err
 	}
 	updates := make([]*gitrepo.Update, len(pubs))
@@ -89,6 +70,27 @@ func (s *Store) prepare(ctx context.Context, pubs []*publication, results []Publ
 		updates[i] = p.update
 	}
 	return updates, nil
+}
+
+// eachOpen runs do for each publication that is not done, on all processors.
+func eachOpen(ctx context.Context, pubs []*publication, results []Published, do func(*publication) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range pubs {
+		if p == nil || p.done {
+			continue
+		}
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := do(p); err != nil {
+				p.done, results[i].Err = true, fmt.Errorf("publish to %s: %w", p.state.Server, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // checkMain makes sure that the manifests name a commit that exists.

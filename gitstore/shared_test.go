@@ -13,7 +13,7 @@ import (
 	"github.com/certferry/certferry/gitstore/seal"
 )
 
-// sharing is some servers that share certificates.
+// sharing is three servers that share certificates.
 type sharing struct {
 	*world
 
@@ -22,11 +22,11 @@ type sharing struct {
 	keys  map[string]*seal.PrivateKey
 }
 
-func newSharing(t *testing.T, servers int) *sharing {
+func newSharing(t *testing.T) *sharing {
 	t.Helper()
 	w := newWorld(t)
 	s := &sharing{world: w, store: w.open(1), keys: map[string]*seal.PrivateKey{}}
-	for i := range servers {
+	for i := range 3 {
 		name := fmt.Sprintf("web-%d", i+1)
 		s.names = append(s.names, name)
 		s.keys[name] = w.key(name)
@@ -77,7 +77,7 @@ func all(b *bundle.Bundle) map[string][]gitstore.Wanted {
 
 func TestServersShareOneBody(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t, 3)
+	s := newSharing(t)
 	wild, alone := s.bundle(90, "*.example.com"), s.bundle(90, "one.example.com")
 	states := all(wild)
 	states["web-1"] = append(states["web-1"], want("alone", alone))
@@ -104,7 +104,7 @@ func TestServersShareOneBody(t *testing.T) {
 // TestSharedAndAloneTakeTurns holds that no key packet outlives its body, and that a refresh keeps both.
 func TestSharedAndAloneTakeTurns(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t, 3)
+	s := newSharing(t)
 	wild := s.bundle(90, "*.example.com")
 	first := s.give(all(wild))["web-1"].Deployments[0]
 	s.pass(25 * time.Hour)
@@ -132,7 +132,7 @@ func TestSharedAndAloneTakeTurns(t *testing.T) {
 // TestHoldOfASharedBody: what was shared comes back as it was, and under a new key from the hub's own copy.
 func TestHoldOfASharedBody(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t, 3)
+	s := newSharing(t)
 	apply(t, s.store, "wish", certificateYAML(t, "wild", "*.example.com"))
 	wild := s.bundle(90, "*.example.com")
 	issue(t, s.store, "wild", wild)
@@ -156,7 +156,7 @@ func TestHoldOfASharedBody(t *testing.T) {
 // TestFaultOfOneSharer: what is wrong with one server does not keep the body from the others.
 func TestFaultOfOneSharer(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t, 3)
+	s := newSharing(t)
 	wild := s.bundle(90, "*.example.com")
 	states := []gitstore.ServerState{
 		{Server: "web-1", Key: s.keys["web-1"].Public(), Deployments: []gitstore.Wanted{want("wild", wild)}},

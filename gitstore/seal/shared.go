@@ -26,6 +26,8 @@ const maxSharedKey = 1 << 10
 //
 // The signature inside names no recipient, and each of them could hand the body on to others: that a server may use it
 // must be said by something else that is signed, such as the SHA-256 sums of both parts in its manifest.
+//
+//nolint:revive // stutters, and is the counterpart of OpenShared
 func SealShared(plain []byte, to []*PublicKey, signer *PrivateKey, now time.Time) (body []byte, keys [][]byte, err error) {
 	if len(plain) > MaxPlain {
 		return nil, nil, fmt.Errorf("seal: more than %d bytes", MaxPlain)
