@@ -3,6 +3,7 @@ package gitstore
 import (
 	"fmt"
 	"io/fs"
+	"path"
 
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
@@ -108,4 +109,38 @@ func (s *Store) pathHashes(commit gitrepo.Hash, paths []string) ([]gitrepo.Hash,
 		out[i] = h
 	}
 	return out, nil
+}
+
+// maxIssueWalk bounds how far back IssueWith looks, in commits of main.
+const maxIssueWalk = 50_000
+
+// IssueWith finds the newest commit of main as of which a certificate's issue has the leaf; fs.ErrNotExist if there is
+// none among the newest commits. What was replaced lately is found at once, however long the history is.
+func (s *Store) IssueWith(name, leaf string) (commit string, issued *manifest.IssuedCertificate, err error) {
+	if err := manifest.ValidName(name); err != nil {
+		return "", nil, fmt.Errorf("find issue: %w", err)
+	}
+	at, _ := s.repo.Ref(manifest.MainBranch)
+	file := path.Join(manifest.IssuedDir(name), certificateFile)
+	var seen gitrepo.Hash
+	for range maxIssueWalk {
+		c, err := s.repo.Commit(at)
+		if err != nil {
+			return "", nil, fmt.Errorf("find issue of %s: %w", name, err)
+		}
+		now, err := s.fileHash(at, file)
+		if err != nil {
+			return "", nil, fmt.Errorf("find issue of %s: %w", name, err)
+		}
+		if now != seen && !now.IsZero() {
+			if issued, err = s.issuedAt(at, name); err == nil && issued.LeafSHA256 == leaf {
+				return at.String(), issued, nil
+			}
+		}
+		if seen = now; len(c.Parents) == 0 {
+			break
+		}
+		at = c.Parents[0]
+	}
+	return "", nil, fmt.Errorf("find issue of %s: %w", name, fs.ErrNotExist)
 }

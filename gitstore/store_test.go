@@ -356,3 +356,27 @@ func TestOpenIssuedRefusesASwappedBundle(t *testing.T) {
 		t.Error("a bundle signed by a stranger was opened")
 	}
 }
+
+// TestIssueWith finds the commit that holds an issue, and says so where there is none.
+func TestIssueWith(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.open(1)
+	one, two := w.bundle(30, "a.test"), w.bundle(60, "a.test")
+	first := issue(t, s, "a", one)
+	apply(t, s, "something else", certificateYAML(t, "b", "b.test"))
+	between := snapshot(t, s).Commit
+	second := issue(t, s, "a", two)
+	for leaf, want := range map[string]string{one.LeafSHA256(): between, two.LeafSHA256(): second} {
+		commit, issued, err := s.IssueWith("a", leaf)
+		if err != nil || commit != want || issued.LeafSHA256 != leaf {
+			t.Errorf("got %s, %v, want %s (first %s)", commit, err, want, first)
+		}
+	}
+	if _, _, err := s.IssueWith("a", "beef"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, _, err := s.IssueWith("b", one.LeafSHA256()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -14,9 +14,6 @@ import (
 	"github.com/certferry/certferry/hub"
 )
 
-// issueDepth is how many commits about a certificate are looked at for the issue that its servers have.
-const issueDepth = 200
-
 // newcomer is an issue that main has and no server yet.
 type newcomer struct {
 	issued *manifest.IssuedCertificate
@@ -125,33 +122,23 @@ func (r *Reconciler) document(snapshot *gitstore.Snapshot, name string, n *newco
 		return nil, err
 	}
 	return &manifest.Rollout{
-		Name: name, From: from.String(), FromLeafSHA256: old.LeafSHA256, LeafSHA256: n.issued.LeafSHA256,
+		Name: name, From: from, FromLeafSHA256: old.LeafSHA256, LeafSHA256: n.issued.LeafSHA256,
 		Waves: waves, Wave: 1, State: manifest.RolloutRunning, StartedAt: now, WaveStartedAt: now,
 	}, nil
 }
 
-// mostHave finds the issue that most servers have, and a commit of main that holds it; nil where main never held it as
-// far as it is looked at.
-func (r *Reconciler) mostHave(name string, older map[string]int) (gitrepo.Hash, *manifest.IssuedCertificate, error) {
+// mostHave finds the issue that most servers have, and a commit of main that holds it; nil where main does not know it
+// any more.
+func (r *Reconciler) mostHave(name string, older map[string]int) (commit string, issued *manifest.IssuedCertificate, err error) {
 	leaf := ""
 	for _, candidate := range sortedKeys(older) {
 		if leaf == "" || older[candidate] > older[leaf] {
 			leaf = candidate
 		}
 	}
-	history, err := r.cfg.Store.CertificateHistory(name, issueDepth)
-	if err != nil {
-		return gitrepo.Hash{}, nil, err
+	commit, issued, err = r.cfg.Store.IssueWith(name, leaf)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, nil
 	}
-	for _, c := range history {
-		issued, err := r.cfg.Store.IssuedAt(c.Hash.String(), name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return gitrepo.Hash{}, nil, err
-		case issued.LeafSHA256 == leaf:
-			return c.Hash, issued, nil
-		}
-	}
-	return gitrepo.Hash{}, nil, nil
+	return commit, issued, err
 }

@@ -41,7 +41,7 @@ type Store interface {
 // Issued reads and writes what was issued.
 type Issued interface {
 	IssuedAt(commit, name string) (*manifest.IssuedCertificate, error)
-	CertificateHistory(name string, limit int) ([]*gitrepo.Commit, error)
+	IssueWith(name, leaf string) (commit string, issued *manifest.IssuedCertificate, err error)
 	PutIssued(ctx context.Context, issue gitstore.Issue) (commit string, err error)
 	OpenIssued(ctx context.Context, commit, name string) (*bundle.Bundle, error)
 	Proposals
