@@ -179,7 +179,7 @@ func (a *Agent) promote(st *source.State) error {
 		return err
 	}
 	failpoint.Hit("agent.rotate.promoted")
-	a.log.Info("key replaced", slog.String("fingerprint", id.Fingerprint), slog.String("former", k.id.Fingerprint)) //nolint:sloglint // said together with the state, which takes no context
+	a.log.Info("key replaced", slog.String("fingerprint", id.Fingerprint), slog.String("former", k.id.Fingerprint))
 	_, err = a.takeKeys()
 	return err
 }

@@ -17,10 +17,10 @@ import (
 func decimal(n int) string { return strconv.Itoa(n) }
 
 // packing is a case in which the pack is made by hand; the branch is at a commit that it should hold.
-func packing(name, reason string, make func(*Attack, *pack)) Case {
+func packing(name, reason string, fill func(*Attack, *pack)) Case {
 	return Case{Name: name, Says: reason, remote: func(a *Attack) *Remote {
 		h, p := packed(a.Next)
-		make(a, p)
+		fill(a, p)
 		return &Remote{Tip: h.String(), Pack: p.bytes()}
 	}}
 }
@@ -37,9 +37,9 @@ func altered(name, reason string, change func(data []byte) []byte) Case {
 func packCases() []Case {
 	const trailer = 20
 	return slices.Concat(deltaCases(), []Case{
-		packing("1 GiB in a megabyte", "larger than", func(_ *Attack, p *pack) { p.raw(blob, 1<<30, nil, zeros(1<<10)) }),
+		packing("1 GiB in a megabyte", "64 MiB", func(_ *Attack, p *pack) { p.raw(blob, 1<<30, nil, zeros(1<<10)) }),
 		packing("1 GiB that says it is small", "does not inflate", func(_ *Attack, p *pack) { p.raw(blob, 100, nil, zeros(1<<10)) }),
-		packing("a few bytes that say they are 1 GiB", "larger than", func(_ *Attack, p *pack) { p.raw(blob, 1<<30, nil, deflate([]byte("x"))) }),
+		packing("a few bytes that say they are 1 GiB", "64 MiB", func(_ *Attack, p *pack) { p.raw(blob, 1<<30, nil, deflate([]byte("x"))) }),
 		packing("many objects of 1 MiB", "too large", func(_ *Attack, p *pack) {
 			one := zeros(1)
 			for range 900 {
@@ -112,7 +112,7 @@ func deltaCases() []Case {
 				for range 10 {
 					for from := 0; from < len(data); from += 1 << 16 {
 						// Copy 64 KiB, which a size of none means, from a 32-bit offset (gitformat-pack).
-						delta = append(delta, 0x8f, byte(from), byte(from>>8), byte(from>>16), byte(from>>24))
+						delta = binary.LittleEndian.AppendUint32(append(delta, 0x8f), uint32(from))
 					}
 				}
 				p.raw(refDelta, int64(len(delta)), last[:], deflate(delta))
@@ -153,7 +153,10 @@ func answerCases() []Case {
 		fetching("redirect of a fetch to another host", Away, "redirects", func(*Attack) http.HandlerFunc { return elsewhere }),
 		listing("a million references", Refused, "too large", func(w http.ResponseWriter, _ *http.Request) {
 			greet(w)
-			for n := 0; n < 1_000_000 && write(w, line(fmt.Sprintf("%040x refs/heads/servers/web-%d\n", n, n+1000))); n++ {
+			for n := range 1_000_000 {
+				if !write(w, line(fmt.Sprintf("%040x refs/heads/servers/web-%d\n", n, n+1000))) {
+					return
+				}
 			}
 		}),
 		listing("references without an end", Refused, "too large", func(w http.ResponseWriter, _ *http.Request) {

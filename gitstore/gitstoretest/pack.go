@@ -49,10 +49,9 @@ func (p *pack) object(kind plumbing.ObjectType, data []byte) id {
 	return plumbing.ComputeHash(kind, data)
 }
 
-// raw adds an entry that says it has size bytes, and returns where it starts. prefix names the base of a delta.
-func (p *pack) raw(kind plumbing.ObjectType, size int64, prefix, deflated []byte) (offset int64) {
-	offset = int64(12 + p.body.Len())
-	first := byte(kind)<<4 | byte(size&15)
+// raw adds an entry that says it has size bytes. prefix names the base of a delta.
+func (p *pack) raw(kind plumbing.ObjectType, size int64, prefix, deflated []byte) {
+	first := byte(kind)<<4 | byte(size&15) //nolint:gosec // G115: kinds have three bits
 	for size >>= 4; size > 0; size >>= 7 {
 		p.body.WriteByte(first | 0x80)
 		first = byte(size & 0x7f)
@@ -61,7 +60,6 @@ func (p *pack) raw(kind plumbing.ObjectType, size int64, prefix, deflated []byte
 	p.body.Write(prefix)
 	p.body.Write(deflated)
 	p.count++
-	return offset
 }
 
 // bytes returns the pack with its header and checksum.

@@ -94,6 +94,7 @@ func (c *Config) changed() {
 // Data is the database.
 type Data interface {
 	Servers
+	Rotations
 	Accounts
 	Jobs
 	Audit
@@ -107,7 +108,6 @@ type Servers interface {
 	ApproveServer(ctx context.Context, name, fingerprint string, event hub.AuditEvent) error
 	RecordHeartbeat(ctx context.Context, server hub.Server) error
 	RecordReport(ctx context.Context, server, reportID string, observations []hub.Observation) (bool, error)
-	Rotations
 	ServerReader
 }
 
