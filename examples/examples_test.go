@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,5 +44,27 @@ func TestUnitsStartWhatExists(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("..", "cmd", match[1])); err != nil {
 			t.Errorf("%s: %v", unit, err)
 		}
+	}
+}
+
+// TestCredentialsAreOnesThatTheHubReads: what the drop-in loads is named by a key of the configuration.
+func TestCredentialsAreOnesThatTheHubReads(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("systemd/certferry-hub.service.d/credentials.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, match := range regexp.MustCompile(`(?m)^Environment=CERTFERRY_HUB_([A-Z_]+)=%d/([a-z-]+)$`).FindAllStringSubmatch(string(data), -1) {
+		named++
+		if !slices.Contains(hubdaemon.Keys(), strings.ToLower(match[1])) {
+			t.Errorf("the hub has no key %s", match[1])
+		}
+		if !strings.Contains(string(data), "\nLoadCredentialEncrypted="+match[2]+":/") {
+			t.Errorf("no credential %s is loaded", match[2])
+		}
+	}
+	if named == 0 {
+		t.Error("no credential is named")
 	}
 }
