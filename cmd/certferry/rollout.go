@@ -25,26 +25,26 @@ func rolloutCommand() *cli.Command {
 			{Name: "show", Usage: "show the waves of a rollout and where each server stands", ArgsUsage: "CERTIFICATE", Action: showRollout},
 			{
 				Name: "pause", Usage: "stop a rollout where it is", ArgsUsage: "CERTIFICATE", Flags: reason,
-				Action: actOn("certificate", "rollout of %s paused", func(c *cli.Context, hub *client.Client, name string) error {
+				Action: actOn("rollout of %s paused", func(c *cli.Context, hub *client.Client, name string) error {
 					return hub.PauseRollout(c.Context, name, c.String("reason"))
 				}),
 			},
 			{
 				Name: "resume", Usage: "let a rollout go on with its present wave", ArgsUsage: "CERTIFICATE",
-				Action: actOn("certificate", "rollout of %s goes on", func(c *cli.Context, hub *client.Client, name string) error {
+				Action: actOn("rollout of %s goes on", func(c *cli.Context, hub *client.Client, name string) error {
 					return hub.ResumeRollout(c.Context, name)
 				}),
 			},
 			{
 				Name: "promote", Usage: "begin the next wave without waiting for the present one", ArgsUsage: "CERTIFICATE",
 				Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "let the new issue go to all servers now"}},
-				Action: actOn("certificate", "rollout of %s promoted", func(c *cli.Context, hub *client.Client, name string) error {
+				Action: actOn("rollout of %s promoted", func(c *cli.Context, hub *client.Client, name string) error {
 					return hub.PromoteRollout(c.Context, name, c.Bool("all"))
 				}),
 			},
 			{
 				Name: "abort", Usage: "take all servers back to the issue before, and pause the renewal", ArgsUsage: "CERTIFICATE", Flags: reason,
-				Action: actOn("certificate", "rollout of %s aborted: its servers go back, its renewal is paused (certferry cert resume)",
+				Action: actOn("rollout of %s aborted: its servers go back, its renewal is paused (certferry cert resume)",
 					func(c *cli.Context, hub *client.Client, name string) error {
 						return hub.AbortRollout(c.Context, name, c.String("reason"))
 					}),
@@ -53,10 +53,10 @@ func rolloutCommand() *cli.Command {
 	}
 }
 
-// actOn makes the action of a command that does one thing to one object and has nothing to show for it.
-func actOn(what, done string, act func(*cli.Context, *client.Client, string) error) cli.ActionFunc {
+// actOn makes the action of a command that does one thing to one certificate and has nothing to show for it.
+func actOn(done string, act func(*cli.Context, *client.Client, string) error) cli.ActionFunc {
 	return func(c *cli.Context) error {
-		name, err := argument(c, what)
+		name, err := argument(c, "certificate")
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func actOn(what, done string, act func(*cli.Context, *client.Client, string) err
 			return err
 		}
 		if err := act(c, hub, name); err != nil {
-			return fmt.Errorf("%s %s %s: %w", c.Command.Name, what, name, err)
+			return fmt.Errorf("%s certificate %s: %w", c.Command.Name, name, err)
 		}
 		_, err = fmt.Fprintf(c.App.ErrWriter, done+"\n", name)
 		return err
@@ -171,7 +171,7 @@ func proposalCommand() *cli.Command {
 			{Name: "approve", Usage: "agree to a proposal; it goes to its servers once enough people did", ArgsUsage: "CERTIFICATE", Flags: flags, Action: approveProposal},
 			{
 				Name: "reject", Usage: "end a proposal and pause the renewal", ArgsUsage: "CERTIFICATE", Flags: flags,
-				Action: actOn("certificate", "proposal of %s rejected; its renewal is paused (certferry cert resume)",
+				Action: actOn("proposal of %s rejected; its renewal is paused (certferry cert resume)",
 					func(c *cli.Context, hub *client.Client, name string) error {
 						return hub.RejectProposal(c.Context, name, apiv1.ReviewRequest{Serial: c.String("serial"), Reason: c.String("reason")})
 					}),

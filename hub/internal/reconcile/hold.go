@@ -30,10 +30,10 @@ func (r *Reconciler) watchHold(ctx context.Context, server string, held bool) er
 		r.holds[server] = level
 	}
 	r.mu.Unlock()
-	switch {
-	case level == told:
+	switch level {
+	case told:
 		return nil
-	case level == "":
+	case "":
 		return r.cfg.Alerts.Clear(ctx, hub.AlertHoldExpiring, server)
 	}
 	return r.cfg.Alerts.Raise(ctx, hub.Alert{Kind: hub.AlertHoldExpiring, Object: server, Level: level, Message: message})

@@ -23,10 +23,10 @@ func (r *Reconciler) recallAlerts(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range open {
-		switch open[i].Kind {
-		case hub.AlertProposalWaiting:
+		if open[i].Kind == hub.AlertProposalWaiting {
 			r.waiting[open[i].Object] = open[i].Level
-		case hub.AlertHoldExpiring:
+		}
+		if open[i].Kind == hub.AlertHoldExpiring {
 			r.holds[open[i].Object] = open[i].Level
 		}
 	}
