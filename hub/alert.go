@@ -27,6 +27,8 @@ const (
 	AlertStateRefused AlertKind = "state_refused"
 	// AlertFreezeSuspected: an agent polls, and does not get what its branch holds. The object is the server.
 	AlertFreezeSuspected AlertKind = "freeze_suspected"
+	// AlertStateUnknown: an agent took a state that this hub never made. The object is the server.
+	AlertStateUnknown AlertKind = "state_unknown"
 	// AlertDeploymentFailed: a deployment failed or was undone. The object is the server.
 	AlertDeploymentFailed AlertKind = "deployment_failed"
 )

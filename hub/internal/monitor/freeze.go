@@ -37,6 +37,8 @@ type freeze struct {
 	since  time.Time
 	// settled says that no alert of this server is open.
 	settled bool
+	// unknown is the generation beyond those of the branch that people were told of.
+	unknown uint64
 }
 
 // NewFreezes returns a Freezes that knows of nothing.
@@ -53,9 +55,11 @@ func (f *Freezes) Seen(ctx context.Context, server string, newest, expected uint
 		s = &freeze{}
 		f.servers[server] = s
 	}
-	settle, tell := false, false
+	settle, tell, unknown := false, false, false
 	switch {
-	case newest >= expected:
+	case newest > expected:
+		unknown = s.unknown != newest
+	case newest == expected:
 		s.since, settle = time.Time{}, !s.settled
 	case s.since.IsZero() || newest != s.newest:
 		s.since = now
@@ -68,8 +72,10 @@ func (f *Freezes) Seen(ctx context.Context, server string, newest, expected uint
 
 	var err error
 	switch {
+	case unknown:
+		err = f.unknown(ctx, s, server, newest, expected)
 	case settle:
-		if err = f.alerts.Clear(ctx, hub.AlertFreezeSuspected, server); err == nil {
+		if err = errors.Join(f.alerts.Clear(ctx, hub.AlertFreezeSuspected, server), f.alerts.Clear(ctx, hub.AlertStateUnknown, server)); err == nil {
 			f.settle(s, true)
 		}
 	case tell:
@@ -86,8 +92,27 @@ func (f *Freezes) Seen(ctx context.Context, server string, newest, expected uint
 	return err
 }
 
+// unknown tells that an agent verified a state that is not of this hub. Only a signing key makes one.
+func (f *Freezes) unknown(ctx context.Context, s *freeze, server string, newest, expected uint64) error {
+	err := f.alerts.Raise(ctx, hub.Alert{
+		Kind: hub.AlertStateUnknown, Object: server, Level: hub.AlertCritical,
+		Message: fmt.Sprintf("server %s took a state of generation %d, and this hub made none after %d: either an older copy of the hub was put back, or somebody else has its signing key. In that case run certferry-hub key rotate --compromised; the guide on keys says what follows.",
+			server, newest, expected),
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.settled = false
+	if err == nil {
+		s.unknown = newest
+	}
+	return err
+}
+
 func (f *Freezes) settle(s *freeze, settled bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.settled = settled
+	if settled {
+		s.unknown = 0
+	}
 }

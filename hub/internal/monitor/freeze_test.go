@@ -24,6 +24,55 @@ func (a *alerts) Raise(_ context.Context, x hub.Alert) error {
 	return a.err
 }
 
+// unknown hears of states that are not the hub's.
+type unknown struct{ raised, cleared []string }
+
+func (u *unknown) Raise(_ context.Context, x hub.Alert) error {
+	if x.Kind == hub.AlertStateUnknown {
+		u.raised = append(u.raised, string(x.Level)+" "+x.Message)
+	}
+	return nil
+}
+
+func (u *unknown) Clear(_ context.Context, kind hub.AlertKind, _ string) error {
+	if kind == hub.AlertStateUnknown {
+		u.cleared = append(u.cleared, string(kind))
+	}
+	return nil
+}
+
+// TestStatesOfSomebodyElse: an agent that follows a stolen key is told of at once, not at each heartbeat, and until it
+// is back.
+func TestStatesOfSomebodyElse(t *testing.T) {
+	t.Parallel()
+	u := &unknown{}
+	f := monitor.NewFreezes(u, time.Now)
+	for _, step := range []struct {
+		newest, expected uint64
+		raised, cleared  int
+	}{
+		{5, 5, 0, 1},
+		{1<<53 - 1, 6, 1, 1},
+		{1<<53 - 1, 6, 1, 1},
+		{1<<53 - 1, 7, 1, 1},
+		{1 << 60, 7, 2, 1},
+		{6, 7, 2, 1},
+		{7, 7, 2, 2},
+		{7, 7, 2, 2},
+		{1 << 60, 7, 3, 2},
+	} {
+		if err := f.Seen(t.Context(), "web-1", step.newest, step.expected); err != nil {
+			t.Fatal(err)
+		}
+		if len(u.raised) != step.raised || len(u.cleared) != step.cleared {
+			t.Fatalf("%+v: raised %d, cleared %d", step, len(u.raised), len(u.cleared))
+		}
+	}
+	if text := u.raised[0]; !strings.HasPrefix(text, "critical server web-1 took a state of generation 9007199254740991, and this hub made none after 6") {
+		t.Error(text)
+	}
+}
+
 func (a *alerts) Clear(_ context.Context, _ hub.AlertKind, object string) error {
 	if a.clears++; a.err == nil {
 		delete(a.open, object)
