@@ -19,6 +19,9 @@ const (
 	heartbeatInterval = 30 * time.Second
 	// factsEvery is how many heartbeats go by between two that carry the facts.
 	factsEvery = 60
+	// mostGeneration is the highest that the hub takes in a heartbeat. No honest state gets there; a server to which a
+	// thief showed one beyond it must still be heard.
+	mostGeneration = 1<<53 - 1
 )
 
 // Run polls, deploys and sends heartbeats until ctx is done. It returns nil then; no failure of the hub, the
@@ -117,8 +120,8 @@ func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply,
 		return apiv1.HeartbeatReply{}, fmt.Errorf("count heartbeat: %w", err)
 	}
 	req := apiv1.HeartbeatRequest{
-		Counter: progress.Counter, Commit: progress.Commit, Generation: progress.Generation, Held: progress.Held,
-		NewestGeneration: floor.Generation, Status: progress.Status, Message: clip(progress.Message),
+		Counter: progress.Counter, Commit: progress.Commit, Generation: min(progress.Generation, mostGeneration), Held: progress.Held,
+		NewestGeneration: min(floor.Generation, mostGeneration), Status: progress.Status, Message: clip(progress.Message),
 	}
 	if req.Status == "" {
 		req.Status = statusOK

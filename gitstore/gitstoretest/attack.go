@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"math"
 	"time"
 
 	"github.com/certferry/certferry/gitstore/bundle"
@@ -37,6 +38,9 @@ type Attack struct {
 	// Earlier, Present and Next are honest states of the server's branch, as files by path: the server holds Present,
 	// and Next was not shown to it yet. SharedNext is Next with a body that the server shares with a neighbour.
 	Earlier, Present, Next, SharedNext map[string][]byte
+	// Stolen has the highest generation that there can be. The thief of the retired key signed it while that was valid:
+	// a server which holds Earlier cannot tell.
+	Stolen map[string][]byte
 
 	// stranger is a key of the attacker's own, neighbour another server that the attacker took over.
 	stranger, neighbour *seal.PrivateKey
@@ -53,6 +57,11 @@ func NewAttack(s Setting) (*Attack, error) {
 		return nil, err
 	}
 	if a.neighbour, err = seal.Generate("neighbour", s.Now.Add(-time.Hour)); err != nil {
+		return nil, err
+	}
+	stolen := a.draft(1, nil).of(1, a.Retired)
+	stolen.manifest.Generation = math.MaxInt64
+	if a.Stolen, err = a.files(stolen); err != nil {
 		return nil, err
 	}
 	// The first state was signed before the hub's key was replaced.

@@ -74,6 +74,8 @@ func TestHostileRemotes(t *testing.T) {
 	floor := source.Floor{Generation: st.Generation, ManifestSHA256: st.ManifestSHA256, KeyringVersion: st.KeyringVersion}
 	cases := gitstoretest.Cases()
 	survived := 0
+	var most int64
+	var longest time.Duration
 	for _, c := range cases {
 		ok := t.Run(c.Name, func(t *testing.T) {
 			timeout := 20 * time.Second
@@ -85,9 +87,11 @@ func TestHostileRemotes(t *testing.T) {
 			var err error
 			began := time.Now()
 			grown, measured := gitstoretest.Growth(func() { got, err = newest(t, s, floor, present) })
-			if took := time.Since(began); took > mostTime {
+			took := time.Since(began)
+			if took > mostTime {
 				t.Errorf("it took %s", took)
 			}
+			most, longest = max(most, grown), max(longest, took)
 			if measured && grown > mostMemory {
 				t.Errorf("it cost %d MiB", grown>>20)
 			}
@@ -106,7 +110,7 @@ func TestHostileRemotes(t *testing.T) {
 			t.Fatalf("honest next state: %+v, %v", st, err)
 		}
 	}
-	t.Logf("FAULT hostile.source tried=%d survived=%d", len(cases), survived)
+	t.Logf("FAULT hostile.source tried=%d survived=%d (at most %d MiB and %s)", len(cases), survived, most>>20, longest.Round(time.Millisecond))
 }
 
 func wantOutcome(t *testing.T, c gitstoretest.Case, err error) {
