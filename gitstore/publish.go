@@ -42,7 +42,7 @@ func (s *Store) Publish(ctx context.Context, mainCommit string, states []ServerS
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
-	if err := s.move(ctx, updates, results); err != nil {
+	if err := s.move(ctx, pubs, updates, results); err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
 	return results, nil
@@ -104,7 +104,7 @@ func (s *Store) checkMain(commit string) error {
 }
 
 // move makes the commits of all servers that need one.
-func (s *Store) move(ctx context.Context, updates []*gitrepo.Update, results []Published) error {
+func (s *Store) move(ctx context.Context, pubs []*publication, updates []*gitrepo.Update, results []Published) error {
 	var batch []gitrepo.Update
 	var place []int
 	for i, u := range updates {
@@ -125,6 +125,9 @@ func (s *Store) move(ctx context.Context, updates []*gitrepo.Update, results []P
 	failpoint.Hit("hub.publish.moved")
 	for n, h := range hashes {
 		results[place[n]].Commit = h.String()
+		made := pubs[place[n]].made
+		made.hash = h
+		s.tips.put(results[place[n]].Server, made) // or the next look would read it back
 	}
 	return nil
 }
@@ -144,6 +147,7 @@ type publication struct {
 	commit     string
 	generation uint64
 	update     *gitrepo.Update // nil if the server is left alone
+	made       *branchTip      // what update will be
 }
 
 // branchTip is a commit of a server's branch with its manifest. It is shared and never changed.
@@ -265,7 +269,7 @@ func (p *publication) makeUpdate(shared map[issueOf]*sharedBody) error {
 		return err
 	}
 	u.Author = s.author(actor)
-	p.generation, p.update = m.Generation, u
+	p.generation, p.update, p.made = m.Generation, u, &branchTip{manifest: m, sum: hexSum(data)}
 	return nil
 }
 
@@ -364,13 +368,17 @@ func (s *Store) branchTip(server string) (*branchTip, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.tips.mu.Lock()
-	defer s.tips.mu.Unlock()
-	if s.tips.tips == nil {
-		s.tips.tips = map[string]*branchTip{}
-	}
-	s.tips.tips[server] = tip
+	s.tips.put(server, tip)
 	return tip, nil
+}
+
+func (c *tipCache) put(server string, tip *branchTip) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tips == nil {
+		c.tips = map[string]*branchTip{}
+	}
+	c.tips[server] = tip
 }
 
 // branchCommit reads the manifest of a commit of a server's branch.
