@@ -255,7 +255,7 @@ func (b *batch) add(kind plumbing.ObjectType, data []byte, compress bool) (Hash,
 	}
 	level := &stored
 	switch {
-	case compress && kind == plumbing.BlobObject && len(data) <= smallObject:
+	case compress && kind != plumbing.TreeObject && len(data) <= smallObject:
 		level = &small
 	case compress:
 		level = &fast

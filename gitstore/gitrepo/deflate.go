@@ -18,7 +18,7 @@ var (
 	inflaters inflaterPool
 )
 
-// smallObject is the size in bytes up to which a file is compressed well: there may be ten thousand of them in a batch,
+// smallObject is the size in bytes up to which a file or commit is compressed well: there may be ten thousand of them in a batch,
 // of which each byte counts, and they take microseconds.
 const smallObject = 4 << 10
 
