@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/certferry/certferry/agent"
@@ -54,11 +55,13 @@ type Agent struct {
 	env    Environment
 	log    *slog.Logger
 	dir    *state.Dir
-	id     state.Identity
+	id     state.Identity // as it was at the start; the key may be replaced since
 	source *source.Source
 	deploy deployments
 	outbox *report.Outbox
 	hub    hubAPI
+	// fingerprint is that of the present key: heartbeats and status ask for it while a cycle may replace the key.
+	fingerprint atomic.Pointer[string]
 }
 
 // New opens the agent that was enrolled in cfg.StateDir; the error is state.ErrNotEnrolled where none was.
@@ -101,10 +104,12 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	}
 	from := source.NewSeveral(several, trust, env.Now)
 	from.SetKeys(keys.present, keys.next, keys.old)
-	return &Agent{
+	a := &Agent{
 		cfg: cfg, env: env, log: env.Logger, dir: dir, id: id,
 		source: from, deploy: deployer, outbox: outbox, hub: hub,
-	}, nil
+	}
+	a.fingerprint.Store(&id.Fingerprint)
+	return a, nil
 }
 
 // ErrNotEnrolled means that this server has no identity yet.

@@ -61,7 +61,7 @@ func (a *Agent) Status() (Status, error) {
 		return Status{}, err
 	}
 	s := Status{
-		Server: a.id.Server, Hub: a.id.HubURL, Fingerprint: a.id.Fingerprint,
+		Server: a.id.Server, Hub: a.id.HubURL, Fingerprint: *a.fingerprint.Load(),
 		Status: progress.Status, Message: progress.Message, At: progress.At,
 		Commit: progress.Commit, Generation: progress.Generation,
 		NewestCommit: floor.Commit, NewestGeneration: floor.Generation, FreshUntil: floor.FreshUntil,

@@ -101,7 +101,8 @@ func (a *Agent) takeKeys() (*identityKeys, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.id = k.id
+	fingerprint := k.id.Fingerprint
+	a.fingerprint.Store(&fingerprint)
 	a.source.SetKeys(k.present, k.next, k.old)
 	return k, nil
 }
