@@ -30,10 +30,10 @@ func (r *Reconciler) watchHold(ctx context.Context, server string, held bool) er
 		r.holds[server] = level
 	}
 	r.mu.Unlock()
-	switch level {
-	case told:
+	if level == told {
 		return nil
-	case "":
+	}
+	if level == "" {
 		return r.cfg.Alerts.Clear(ctx, hub.AlertHoldExpiring, server)
 	}
 	return r.cfg.Alerts.Raise(ctx, hub.Alert{Kind: hub.AlertHoldExpiring, Object: server, Level: level, Message: message})
