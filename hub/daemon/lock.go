@@ -29,5 +29,8 @@ func takeLock(p paths) (*lock, error) {
 	return &lock{file}, nil
 }
 
-// Close lets others have the folder.
-func (l *lock) Close() error { return l.file.Close() }
+// Close lets others have the folder. Closing the file alone would not do: a child that was just forked holds it open
+// until it runs its program.
+func (l *lock) Close() error {
+	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+}
