@@ -30,11 +30,29 @@ type Request struct {
 	// Previous is the PEM leaf that this order replaces, or nil; an ACME driver sends it as "replaces"
 	// (RFC 9773 §5).
 	Previous []byte
-	// Challenge is how control of the names is proven; a private CA ignores it.
+	// Challenge is how control of the names is proven, but for those that Overrides holds; a private CA ignores both.
 	Challenge Challenge
+	Overrides map[string]Challenge
 	// Profile and PreferredChain are asked of the CA where set.
 	Profile        string
 	PreferredChain string
+	// Progress is told how far the order is, by one goroutine at a time; nil for nobody.
+	Progress func(Event)
+}
+
+// ChallengeOf is the challenge of one of the names.
+func (r *Request) ChallengeOf(name string) Challenge {
+	if c, ok := r.Overrides[name]; ok {
+		return c
+	}
+	return r.Challenge
+}
+
+// Tell tells Progress, where there is one.
+func (r *Request) Tell(e Event) {
+	if r.Progress != nil {
+		r.Progress(e)
+	}
 }
 
 // ChallengeType is an ACME challenge type (RFC 8555 §8).
@@ -42,8 +60,9 @@ type ChallengeType string
 
 // The challenge types that drivers know.
 const (
-	HTTP01 ChallengeType = "http-01"
-	DNS01  ChallengeType = "dns-01"
+	HTTP01    ChallengeType = "http-01"
+	DNS01     ChallengeType = "dns-01"
+	TLSALPN01 ChallengeType = "tls-alpn-01"
 )
 
 // Challenge says how to prove control of the names.
@@ -55,8 +74,14 @@ type Challenge struct {
 	Webroot string
 	// Hook is the name of acme.sh's DNS hook, for DNS01.
 	Hook string
+	// Credential is the name of Credentials, for the record of a run.
+	Credential string
 	// Credentials are the hook's variables. They are given to one run's environment and stored nowhere.
 	Credentials map[string]string
+	// Alias is a domain whose label _acme-challenge takes the TXT record in the name's place, DomainAlias a name that
+	// takes it as it stands; for DNS01.
+	Alias       string
+	DomainAlias string
 }
 
 // Certificate is what a CA answered.
@@ -97,6 +122,8 @@ type Error struct {
 	Detail string
 	// RetryAfter is the least time to wait, 0 when the CA gave none.
 	RetryAfter time.Duration
+	// Phase is how far the order came, empty where that is not known.
+	Phase Phase
 	// Err is the cause, or nil.
 	Err error
 }

@@ -24,11 +24,23 @@ type Certificate struct {
 	Names []string `yaml:"names"`
 	// KeyType is ecdsa-p256 (default), ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096.
 	KeyType string `yaml:"keyType,omitempty"`
-	// Issuer names an issuers/<name>.yaml.
-	Issuer string `yaml:"issuer"`
+	// SecondKeyType asks for a second certificate of the same names, RSA beside ECDSA or the other way round, for old
+	// clients; see Second.
+	SecondKeyType string `yaml:"secondKeyType,omitempty"`
+	// KeyCustody says where private keys are made and kept: hub (default), or server. One on the server never leaves
+	// it, so that the certificate goes to that one server, by its name.
+	KeyCustody string `yaml:"keyCustody,omitempty"`
+	// Issuer names an issuers/<name>.yaml; FallbackIssuer another one, for when the first one is down.
+	Issuer         string `yaml:"issuer"`
+	FallbackIssuer string `yaml:"fallbackIssuer,omitempty"`
+	// Profile and PreferredChain are asked of the CA; empty for what the issuer says.
+	Profile        string `yaml:"profile,omitempty"`
+	PreferredChain string `yaml:"preferredChain,omitempty"`
 	// Challenge is how control of the names is proven; unused by a private CA.
 	Challenge *Challenge `yaml:"challenge,omitempty"`
-	Renewal   Renewal    `yaml:"renewal,omitempty"`
+	// Challenges are those of some of the names, where Challenge does not suit them.
+	Challenges []NamedChallenge `yaml:"challenges,omitempty"`
+	Renewal    Renewal          `yaml:"renewal,omitempty"`
 	// Review is none, required or two-person; empty for what the hub is set to.
 	Review string `yaml:"review,omitempty"`
 	// Waves are the steps in which a new issue goes to its servers; none for what the hub is set to.
@@ -38,7 +50,7 @@ type Certificate struct {
 
 // Challenge is the ACME challenge of a certificate (RFC 8555 §8). Credentials are never part of it.
 type Challenge struct {
-	// Type is http-01 or dns-01.
+	// Type is http-01, dns-01 or tls-alpn-01.
 	Type string `yaml:"type"`
 	// Method is, for http-01, webroot, standalone or stateless; it is empty for dns-01.
 	Method string `yaml:"method,omitempty"`
@@ -48,6 +60,17 @@ type Challenge struct {
 	Hook string `yaml:"hook,omitempty"`
 	// Credential names a credential that the hub keeps for the hook; only for dns-01.
 	Credential string `yaml:"credential,omitempty"`
+	// Alias is a domain whose _acme-challenge label takes the TXT record, and DomainAlias a name that takes it as it
+	// stands; a CNAME must lead there. Only for dns-01, and one of the two.
+	Alias       string `yaml:"alias,omitempty"`
+	DomainAlias string `yaml:"domainAlias,omitempty"`
+}
+
+// NamedChallenge is the challenge of some of a certificate's names.
+type NamedChallenge struct {
+	// Names are among the certificate's.
+	Names     []string `yaml:"names"`
+	Challenge `yaml:",inline"`
 }
 
 // Renewal says when a certificate is renewed and whether its key stays.
@@ -70,6 +93,8 @@ type Placement struct {
 	Selector string `yaml:"selector,omitempty"`
 	Deployer string `yaml:"deployer"`
 	Target   string `yaml:"target"`
+	// SecondTarget is where the certificate of the second key type goes.
+	SecondTarget string `yaml:"secondTarget,omitempty"`
 }
 
 // Server is the intent servers/<name>.yaml. A server's key is never part of it: keys come from enrolment.
@@ -109,6 +134,9 @@ type ACMEIssuer struct {
 	Directory string `yaml:"directory"`
 	// Email is the account's contact.
 	Email string `yaml:"email,omitempty"`
+	// EABCredential names the credential that binds the account to one at the CA (RFC 8555 §7.3.4), where the CA wants
+	// that.
+	EABCredential string `yaml:"eabCredential,omitempty"`
 	// Profile and PreferredChain are passed to the CA where set.
 	Profile        string `yaml:"profile,omitempty"`
 	PreferredChain string `yaml:"preferredChain,omitempty"`
@@ -116,6 +144,8 @@ type ACMEIssuer struct {
 
 // PrivateCAIssuer sets the embedded CA.
 type PrivateCAIssuer struct {
+	// CA names one of the hub's private CAs; empty for the one that the hub was made with.
+	CA string `yaml:"ca,omitempty"`
 	// Lifetime of an issued certificate as a Go duration, such as 2160h.
 	Lifetime string `yaml:"lifetime,omitempty"`
 }
@@ -134,4 +164,23 @@ type IssuedCertificate struct {
 	NotAfter   time.Time `yaml:"notAfter"`
 	SPKISHA256 string    `yaml:"spkiSha256"`
 	LeafSHA256 string    `yaml:"leafSha256"`
+	// KeyCustody is server where the private key is on a server and nowhere else; empty for the hub.
+	KeyCustody string `yaml:"keyCustody,omitempty"`
+	// Revoked is set once the CA was told that nobody should trust it any more.
+	Revoked *Revocation `yaml:"revoked,omitempty"`
+}
+
+// Revocation says when and why an issued certificate was revoked.
+type Revocation struct {
+	At time.Time `yaml:"at"`
+	// Reason is a name of RFC 5280 §5.3.1, such as keyCompromise or superseded.
+	Reason string `yaml:"reason"`
+	By     string `yaml:"by"`
+}
+
+// RevocationReasons are the reasons that an ACME CA takes for the certificate of a server (RFC 8555 §7.6), with their
+// codes of RFC 5280 §5.3.1.
+var RevocationReasons = map[string]int{
+	"unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4, "cessationOfOperation": 5,
+	"privilegeWithdrawn": 9,
 }

@@ -76,6 +76,21 @@ func instant() schema {
 	return schema{"type": "string", "format": "date-time", "pattern": `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$`}
 }
 
+// alias is a DNS name that may start with an underscore.
+func alias() schema {
+	return schema{"type": "string", "maxLength": 253, "pattern": `^_?` + dnsLabel + `(\.` + dnsLabel + `)*$`, "not": schema{"pattern": `(^|\.)[0-9]+$`}}
+}
+
+func reasons() schema {
+	s := schema{}
+	var all []any
+	for _, reason := range slices.Sorted(maps.Keys(manifest.RevocationReasons)) {
+		all = append(all, reason)
+	}
+	s["enum"] = all
+	return s
+}
+
 func keyTypes() schema {
 	return enum("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 }
@@ -97,7 +112,15 @@ func keys() map[string]schema {
 		"Certificate.review":           enum("none", "required", "two-person"),
 		"Certificate.waves":            waves(),
 		"Certificate.deployments":      {"uniqueItems": true},
-		"Challenge.type":               enum("http-01", "dns-01"),
+		"Certificate.keyCustody":       enum("hub", "server"),
+		"Certificate.secondKeyType":    keyTypes(),
+		"Certificate.fallbackIssuer":   name(),
+		"Certificate.profile":          pattern(`^[A-Za-z0-9._-]{0,64}$`),
+		"Certificate.preferredChain":   pattern(`^[A-Za-z0-9 .()-]{0,128}$`),
+		"NamedChallenge.names":         dnsNames(),
+		"Challenge.type":               enum("http-01", "dns-01", "tls-alpn-01"),
+		"Challenge.alias":              alias(),
+		"Challenge.domainAlias":        alias(),
 		"Challenge.method":             enum("webroot", "standalone", "stateless"),
 		"Challenge.webroot":            {"type": "string", "maxLength": 500, "pattern": `^(/[A-Za-z0-9._-]+)+$`, "not": schema{"pattern": `/\.\.?(/|$)`}},
 		"Challenge.hook":               {"type": "string", "maxLength": 104, "pattern": `^dns_[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`},
@@ -109,6 +132,7 @@ func keys() map[string]schema {
 		"Placement.selector":           {"type": "string", "minLength": 1, "maxLength": 1024},
 		"Placement.deployer":           name(),
 		"Placement.target":             name(),
+		"Placement.secondTarget":       name(),
 		"Server.name":                  name(),
 		"Server.labels":                {"maxProperties": 64, "propertyNames": schema{"pattern": "^" + labelText + "{1,63}$"}, "additionalProperties": pattern("^" + labelText + "{0,63}$")},
 		"Hold.commit":                  hexDigits(40),
@@ -119,8 +143,10 @@ func keys() map[string]schema {
 		"Issuer.type":                  enum("privateca", "acmesh"),
 		"ACMEIssuer.directory":         {"type": "string", "maxLength": 500, "pattern": `^https://[A-Za-z0-9:/._~%?=+\[\]-]+$`},
 		"ACMEIssuer.email":             {"type": "string", "maxLength": 254, "pattern": `^[A-Za-z0-9._+-]+@` + dnsLabel + `(\.` + dnsLabel + `)+$`},
+		"ACMEIssuer.eabCredential":     name(),
 		"ACMEIssuer.profile":           pattern(`^[A-Za-z0-9._-]{0,64}$`),
 		"ACMEIssuer.preferredChain":    pattern(`^[A-Za-z0-9 .()-]{0,128}$`),
+		"PrivateCAIssuer.ca":           name(),
 		"PrivateCAIssuer.lifetime":     pattern(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`),
 		"IssuedCertificate.name":       name(),
 		"IssuedCertificate.names":      dnsNames(),
@@ -131,6 +157,10 @@ func keys() map[string]schema {
 		"IssuedCertificate.notAfter":   instant(),
 		"IssuedCertificate.spkiSha256": hexDigits(64),
 		"IssuedCertificate.leafSha256": hexDigits(64),
+		"IssuedCertificate.keyCustody": enum("server"),
+		"Revocation.at":                instant(),
+		"Revocation.reason":            reasons(),
+		"Revocation.by":                text(),
 		"Rollout.name":                 name(),
 		"Rollout.from":                 hexDigits(40),
 		"Rollout.fromLeafSha256":       hexDigits(64),
@@ -161,24 +191,32 @@ func whole() map[string][]any {
 	}
 	dns := absent("method", "webroot")
 	dns["required"] = []any{"hook"}
-	http := absent("hook", "credential")
+	dns["not"].(schema)["anyOf"] = append(dns["not"].(schema)["anyOf"].([]any), schema{"required": []any{"alias", "domainAlias"}}) //nolint:forcetypeassert // made above
+	http := absent("hook", "credential", "alias", "domainAlias")
 	http["required"] = []any{"method"}
-	isHTTP := schema{"required": []any{"challenge"}, "properties": schema{"challenge": schema{
-		"required": []any{"type"}, "properties": schema{"type": schema{"const": "http-01"}},
+	alpn := absent("hook", "credential", "alias", "domainAlias", "method", "webroot")
+	isHTTP := schema{"required": []any{"challenge"}, "not": schema{"required": []any{"challenges"}}, "properties": schema{"challenge": schema{
+		"required": []any{"type"}, "properties": schema{"type": schema{"enum": []any{"http-01", "tls-alpn-01"}}},
 	}}}
+	challenge := []any{
+		ofType("dns-01", dns),
+		ofType("http-01", http),
+		ofType("tls-alpn-01", alpn),
+		schema{
+			"if":   schema{"properties": schema{"method": schema{"const": "webroot"}}, "required": []any{"method"}},
+			"then": schema{"required": []any{"webroot"}}, "else": absent("webroot"),
+		},
+	}
 	return map[string][]any{
 		"Certificate": {schema{
 			"if":   isHTTP,
 			"then": schema{"properties": schema{"names": schema{"items": schema{"not": schema{"pattern": `^\*`}}}}},
 		}},
-		"Challenge": {
-			ofType("dns-01", dns),
-			ofType("http-01", http),
-			schema{
-				"if":   schema{"properties": schema{"method": schema{"const": "webroot"}}, "required": []any{"method"}},
-				"then": schema{"required": []any{"webroot"}}, "else": absent("webroot"),
-			},
-		},
+		"Challenge": challenge,
+		"NamedChallenge": append(slices.Clone(challenge), schema{
+			"if":   schema{"properties": schema{"type": schema{"enum": []any{"http-01", "tls-alpn-01"}}}},
+			"then": schema{"properties": schema{"names": schema{"items": schema{"not": schema{"pattern": `^\*`}}}}},
+		}),
 		"Placement": {schema{"oneOf": []any{schema{"required": []any{"server"}}, schema{"required": []any{"selector"}}}}},
 		"Issuer": {
 			ofType("acmesh", schema{"required": []any{"acme"}, "not": schema{"required": []any{"privateCA"}}}),
@@ -232,6 +270,14 @@ func (g *generator) object(typ reflect.Type) schema {
 	properties, required := schema{}, []any{}
 	for field := range typ.Fields() {
 		key, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		if options == "inline" {
+			inner := g.object(field.Type)
+			maps.Copy(properties, inner["properties"].(schema)) //nolint:forcetypeassert // made here
+			if more, ok := inner["required"].([]any); ok {
+				required = append(required, more...)
+			}
+			continue
+		}
 		if key == "apiVersion" || key == "kind" {
 			continue
 		}

@@ -126,7 +126,7 @@ func (t *Tree) References(c *Certificate) []Fault {
 	var all []Fault
 	issuer, ok := t.Issuers[c.Issuer]
 	switch {
-	case ok && issuer.Type == "acmesh" && c.Challenge == nil:
+	case ok && issuer.Type == "acmesh" && c.Challenge == nil && len(c.Challenges) == 0:
 		all = append(all, Fault{Key: "challenge", Message: "this issuer has to know how control of the names is proven"})
 	case !ok && (!t.Partial || len(t.Issuers) > 0):
 		known := strings.Join(slices.Sorted(maps.Keys(t.Issuers)), ", ")
@@ -134,6 +134,9 @@ func (t *Tree) References(c *Certificate) []Fault {
 			known = "none"
 		}
 		all = append(all, Fault{Key: "issuer", Message: "no such issuer; there are: " + known})
+	}
+	if _, ok := t.Issuers[c.FallbackIssuer]; !ok && c.FallbackIssuer != "" && (!t.Partial || len(t.Issuers) > 0) {
+		all = append(all, Fault{Key: "fallbackIssuer", Message: "no such issuer"})
 	}
 	for i, p := range c.Deployments {
 		if p.Server == "" || ValidName(p.Server) != nil || t.Partial && len(t.Servers) == 0 {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -212,9 +211,21 @@ func (c *Certificate) Validate() error {
 	f.add(validNames(c.Names))
 	f.add("keyType", validKeyType(c.KeyType))
 	f.add("issuer", ValidName(c.Issuer))
-	if c.Challenge != nil {
-		f.add("challenge", c.Challenge.validate(c.Names))
+	if c.FallbackIssuer != "" {
+		f.add("fallbackIssuer", ValidName(c.FallbackIssuer))
+		if c.FallbackIssuer == c.Issuer {
+			f.addText("fallbackIssuer", "must be another one than issuer")
+		}
 	}
+	if !validOption(c.Profile) {
+		f.addText("profile", "takes letters, digits, dots, hyphens and underscores only")
+	}
+	if !validChain(c.PreferredChain) {
+		f.addText("preferredChain", "takes letters, digits, spaces, dots, hyphens and brackets only")
+	}
+	f.add("secondKeyType", c.validSecond())
+	f.add("keyCustody", c.validCustody())
+	c.validateChallenges(f)
 	if c.Renewal.DaysBeforeExpiry < 0 || c.Renewal.DaysBeforeExpiry > 365 {
 		f.addText("renewal.daysBeforeExpiry", "must lie between 0 and 365")
 	}
@@ -245,52 +256,6 @@ func validKeyType(t string) error {
 	}
 }
 
-func (c *Challenge) validate(names []string) error {
-	switch c.Type {
-	case "http-01":
-		return c.validateHTTP(names)
-	case "dns-01":
-		if c.Method != "" || c.Webroot != "" {
-			return errors.New("dns-01 takes no method and no webroot")
-		}
-		if hook := strings.TrimPrefix(c.Hook, "dns_"); hook == c.Hook || ValidName(hook) != nil {
-			return errors.New("dns-01 needs acme.sh's hook, such as dns_cf")
-		}
-		if c.Credential != "" {
-			return ValidName(c.Credential)
-		}
-		return nil
-	default:
-		return errors.New("type must be http-01 or dns-01")
-	}
-}
-
-func (c *Challenge) validateHTTP(names []string) error {
-	if c.Hook != "" || c.Credential != "" {
-		return errors.New("http-01 takes no hook and no credential")
-	}
-	for _, name := range names {
-		if strings.HasPrefix(name, "*.") {
-			return errors.New("a wildcard can be proven by dns-01 only")
-		}
-	}
-	switch c.Method {
-	case "webroot":
-		if !path.IsAbs(c.Webroot) || path.Clean(c.Webroot) != c.Webroot || c.Webroot == "/" || len(c.Webroot) > 500 ||
-			!only(c.Webroot, alphanumeric+"/._-") {
-			return errors.New("webroot must be an absolute folder of letters, digits, dots, hyphens and underscores, without empty, . or .. parts in it")
-		}
-		return nil
-	case "standalone", "stateless":
-		if c.Webroot != "" {
-			return errors.New("webroot is for the method webroot only")
-		}
-		return nil
-	default:
-		return errors.New("method must be webroot, standalone or stateless")
-	}
-}
-
 func (p *Placement) validate() error {
 	switch {
 	case (p.Server == "") == (p.Selector == ""):
@@ -301,6 +266,10 @@ func (p *Placement) validate() error {
 		return fmt.Errorf("deployer: %w", ValidName(p.Deployer))
 	case ValidName(p.Target) != nil:
 		return fmt.Errorf("target: %w", ValidName(p.Target))
+	case p.SecondTarget != "" && ValidName(p.SecondTarget) != nil:
+		return fmt.Errorf("secondTarget: %w", ValidName(p.SecondTarget))
+	case p.SecondTarget == p.Target:
+		return errors.New("secondTarget: must be another target")
 	}
 	if p.Selector != "" {
 		if _, err := ParseSelector(p.Selector); err != nil {
@@ -371,6 +340,9 @@ func (i *Issuer) Validate() error {
 		}
 		if i.PrivateCA != nil {
 			f.add("privateCA.lifetime", validLifetime(i.PrivateCA.Lifetime))
+			if i.PrivateCA.CA != "" {
+				f.add("privateCA.ca", ValidName(i.PrivateCA.CA))
+			}
 		}
 	default:
 		f.addText("type", "must be privateca or acmesh")
@@ -386,6 +358,8 @@ func (a *ACMEIssuer) validate() error {
 		return errors.New("directory: must be a plain https URL")
 	case a.Email != "" && !validEmail(a.Email):
 		return errors.New("email: must be an address such as ops@example.com")
+	case a.EABCredential != "" && ValidName(a.EABCredential) != nil:
+		return fmt.Errorf("eabCredential: %w", ValidName(a.EABCredential))
 	case !validOption(a.Profile):
 		return errors.New("profile: takes letters, digits, dots, hyphens and underscores only")
 	case !validChain(a.PreferredChain):
@@ -440,6 +414,15 @@ func (c *IssuedCertificate) Validate() error {
 	}
 	if !isHex(c.LeafSHA256, 64) || !isHex(c.SPKISHA256, 64) {
 		f.addText("leafSha256, spkiSha256", "must have 64 lower-case hexadecimal digits")
+	}
+	if c.KeyCustody != "" && c.KeyCustody != CustodyServer {
+		f.addText("keyCustody", "must be server or empty")
+	}
+	if r := c.Revoked; r != nil {
+		if _, known := RevocationReasons[r.Reason]; !known || !wholeUTC(r.At) {
+			f.addText("revoked", "needs a reason of RFC 5280 and a time of whole seconds in UTC")
+		}
+		f.add("revoked.by", validText(r.By))
 	}
 	return f.join()
 }

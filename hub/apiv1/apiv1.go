@@ -339,13 +339,20 @@ type Certificate struct {
 
 // CertificateSpec is the body of POST /certificates and the wish within a Certificate.
 type CertificateSpec struct {
-	Name             string     `json:"name" minLength:"1" maxLength:"100"`
-	Names            []string   `json:"names" minItems:"1" maxItems:"100"`
-	KeyType          string     `json:"key_type,omitempty" enum:"ecdsa-p256,ecdsa-p384,rsa-2048,rsa-3072,rsa-4096"`
-	Issuer           string     `json:"issuer" minLength:"1" maxLength:"100"`
-	Challenge        *Challenge `json:"challenge,omitempty"`
-	DaysBeforeExpiry int        `json:"days_before_expiry,omitempty" minimum:"0" maximum:"365"`
-	KeepKey          bool       `json:"keep_key,omitempty"`
+	Name           string     `json:"name" minLength:"1" maxLength:"100"`
+	Names          []string   `json:"names" minItems:"1" maxItems:"100"`
+	KeyType        string     `json:"key_type,omitempty" enum:"ecdsa-p256,ecdsa-p384,rsa-2048,rsa-3072,rsa-4096"`
+	SecondKeyType  string     `json:"second_key_type,omitempty" enum:"ecdsa-p256,ecdsa-p384,rsa-2048,rsa-3072,rsa-4096" doc:"Asks for a second certificate of the same names, RSA beside ECDSA or the other way round; each deployment names its second_target."`
+	KeyCustody     string     `json:"key_custody,omitempty" enum:"hub,server" doc:"Where private keys are made and kept: by the hub (default), or on the one server that the certificate goes to."`
+	Issuer         string     `json:"issuer" minLength:"1" maxLength:"100"`
+	FallbackIssuer string     `json:"fallback_issuer,omitempty" maxLength:"100" doc:"Takes over when the issuer is down."`
+	Profile        string     `json:"profile,omitempty" maxLength:"64" doc:"ACME profile; empty for what the issuer says."`
+	PreferredChain string     `json:"preferred_chain,omitempty" maxLength:"128" doc:"Common name of the root that the chain should lead to; empty for what the issuer says."`
+	Challenge      *Challenge `json:"challenge,omitempty"`
+	// Challenges are those of some of the names, where Challenge does not suit them.
+	Challenges       []NamedChallenge `json:"challenges,omitempty" maxItems:"100"`
+	DaysBeforeExpiry int              `json:"days_before_expiry,omitempty" minimum:"0" maximum:"365"`
+	KeepKey          bool             `json:"keep_key,omitempty"`
 	// Review says who must agree before an issue goes to servers; what the hub is set to is the least.
 	Review string `json:"review,omitempty" enum:"none,required,two-person"`
 	// Waves are the steps in which a new issue goes to its servers, such as 1, 10% and 50%; the rest need not be named.
@@ -355,11 +362,21 @@ type CertificateSpec struct {
 
 // Challenge is how control of a certificate's names is proven.
 type Challenge struct {
-	Type       string `json:"type" enum:"http-01,dns-01"`
+	Type       string `json:"type" enum:"http-01,dns-01,tls-alpn-01"`
 	Method     string `json:"method,omitempty" enum:"webroot,standalone,stateless"`
 	Webroot    string `json:"webroot,omitempty" maxLength:"1024"`
 	Hook       string `json:"hook,omitempty" maxLength:"64"`
 	Credential string `json:"credential,omitempty" maxLength:"100"`
+	// Alias is a domain whose label _acme-challenge takes the TXT record, DomainAlias a name that takes it as it stands.
+	Alias       string `json:"alias,omitempty" maxLength:"253"`
+	DomainAlias string `json:"domain_alias,omitempty" maxLength:"253"`
+}
+
+// NamedChallenge is the challenge of some of a certificate's names.
+type NamedChallenge struct {
+	Challenge
+
+	Names []string `json:"names" minItems:"1" maxItems:"100"`
 }
 
 // Placement puts a certificate on one server by name or on all that a label selector matches.
@@ -368,6 +385,8 @@ type Placement struct {
 	Selector string `json:"selector,omitempty" maxLength:"1024"`
 	Deployer string `json:"deployer" minLength:"1" maxLength:"100"`
 	Target   string `json:"target" minLength:"1" maxLength:"100"`
+	// SecondTarget is where the certificate of the second key type goes.
+	SecondTarget string `json:"second_target,omitempty" maxLength:"100"`
 }
 
 // Issued is the certificate that was issued last.

@@ -38,6 +38,13 @@ type Config struct {
 	StandalonePort int
 	// DNSWait is how long a TXT record is given to spread before the CA looks.
 	DNSWait time.Duration
+	// EAB returns what binds the account to one at the CA (RFC 8555 §7.3.4); nil where the CA asks for nothing.
+	EAB func() (kid string, hmac []byte, err error)
+	// User is the account that acme.sh runs as where this process is root; empty for this process' own.
+	User string
+	// Verify checks that files below Script's folder, such as dnsapi/dns_cf.sh, are as they were published; nil where
+	// they are not known.
+	Verify func(files ...string) error
 	// Timeout bounds one order; 0 for 10 minutes.
 	Timeout time.Duration
 	Now     func() time.Time

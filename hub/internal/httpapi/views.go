@@ -305,22 +305,24 @@ func (v *view) serversOf(p manifest.Placement) []string {
 
 func viewSpec(wish *manifest.Certificate) apiv1.CertificateSpec {
 	v := apiv1.CertificateSpec{
-		Name: wish.Name, Names: append([]string{}, wish.Names...), KeyType: wish.KeyType, Issuer: wish.Issuer,
+		Name: wish.Name, Names: append([]string{}, wish.Names...), KeyType: wish.KeyType, SecondKeyType: wish.SecondKeyType,
+		KeyCustody: wish.KeyCustody, Issuer: wish.Issuer, FallbackIssuer: wish.FallbackIssuer,
+		Profile: wish.Profile, PreferredChain: wish.PreferredChain,
 		DaysBeforeExpiry: wish.Renewal.DaysBeforeExpiry, KeepKey: wish.Renewal.Key == "keep",
 		Review: wish.Review,
 	}
 	for _, wave := range wish.Waves {
 		v.Waves = append(v.Waves, wave.String())
 	}
-	if c := wish.Challenge; c != nil {
-		v.Challenge = &apiv1.Challenge{
-			Type: c.Type, Method: c.Method, Webroot: c.Webroot, Hook: c.Hook, Credential: c.Credential,
-		}
+	if wish.Challenge != nil {
+		c := apiv1.Challenge(*wish.Challenge)
+		v.Challenge = &c
+	}
+	for _, c := range wish.Challenges {
+		v.Challenges = append(v.Challenges, apiv1.NamedChallenge{Challenge: apiv1.Challenge(c.Challenge), Names: c.Names})
 	}
 	for _, p := range wish.Deployments {
-		v.Deployments = append(v.Deployments, apiv1.Placement{
-			Server: p.Server, Selector: p.Selector, Deployer: p.Deployer, Target: p.Target,
-		})
+		v.Deployments = append(v.Deployments, apiv1.Placement(p))
 	}
 	return v
 }

@@ -18,7 +18,8 @@ import (
 func certificateOf(spec apiv1.CertificateSpec) *manifest.Certificate {
 	c := &manifest.Certificate{
 		APIVersion: manifest.APIVersion, Kind: manifest.KindCertificate,
-		Name: spec.Name, KeyType: spec.KeyType, Issuer: spec.Issuer,
+		Name: spec.Name, KeyType: spec.KeyType, SecondKeyType: spec.SecondKeyType, KeyCustody: spec.KeyCustody, Issuer: spec.Issuer, FallbackIssuer: spec.FallbackIssuer,
+		Profile: spec.Profile, PreferredChain: spec.PreferredChain,
 		Renewal: manifest.Renewal{DaysBeforeExpiry: spec.DaysBeforeExpiry},
 	}
 	if spec.KeepKey {
@@ -35,10 +36,16 @@ func certificateOf(spec apiv1.CertificateSpec) *manifest.Certificate {
 	for _, name := range spec.Names {
 		c.Names = append(c.Names, asciiName(name))
 	}
-	if ch := spec.Challenge; ch != nil {
-		c.Challenge = &manifest.Challenge{
-			Type: ch.Type, Method: ch.Method, Webroot: ch.Webroot, Hook: ch.Hook, Credential: ch.Credential,
+	if spec.Challenge != nil {
+		ch := manifest.Challenge(*spec.Challenge)
+		c.Challenge = &ch
+	}
+	for _, named := range spec.Challenges {
+		wish := manifest.NamedChallenge{Challenge: manifest.Challenge(named.Challenge)}
+		for _, name := range named.Names {
+			wish.Names = append(wish.Names, asciiName(name))
 		}
+		c.Challenges = append(c.Challenges, wish)
 	}
 	for _, p := range spec.Deployments {
 		c.Deployments = append(c.Deployments, manifest.Placement(p))
