@@ -3,6 +3,7 @@ package gitstore
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -255,6 +256,23 @@ func (s *Store) issuedAt(commit gitrepo.Hash, name string) (*manifest.IssuedCert
 		return nil, err
 	}
 	return decodeIssued(name, data)
+}
+
+// IssuedChain returns the CA certificates above what was issued for a certificate as of a commit of main, the leaf's own
+// issuer first. The leaf itself is in the sealed bundle.
+func (s *Store) IssuedChain(commit, name string) ([]*x509.Certificate, error) {
+	h, err := gitrepo.ParseHash(commit)
+	if err != nil {
+		return nil, err
+	}
+	if err := manifest.ValidName(name); err != nil {
+		return nil, fmt.Errorf("read chain of %s: %w", name, err)
+	}
+	data, err := s.repo.ReadFile(h, path.Join(manifest.IssuedDir(name), chainFile))
+	if err != nil {
+		return nil, fmt.Errorf("read chain of %s: %w", name, err)
+	}
+	return bundle.ParseChain(data)
 }
 
 // OpenIssued opens the escrow copy of a certificate's bundle as of a commit of main.

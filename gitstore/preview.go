@@ -5,6 +5,7 @@ package gitstore
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/certferry/certferry/gitstore/gitrepo"
@@ -15,7 +16,7 @@ import (
 // The rules for each file are those of Store.Receive; proposals cannot be merged in this way.
 func (snap *Snapshot) With(edits []gitrepo.Edit) (*Snapshot, []Fault) {
 	after := *snap
-	after.Certificates, after.Servers, after.Issuers = maps.Clone(snap.Certificates), maps.Clone(snap.Servers), maps.Clone(snap.Issuers)
+	after.Certificates, after.Servers, after.Issuers = snap.withoutSeconds(), maps.Clone(snap.Servers), maps.Clone(snap.Issuers)
 	var faults []Fault
 	for _, e := range edits {
 		if dir, _, _ := strings.Cut(e.Path, "/"); !intentDirs[dir] && e.Path != readme {
@@ -30,6 +31,14 @@ func (snap *Snapshot) With(edits []gitrepo.Edit) (*Snapshot, []Fault) {
 			faults = append(faults, Fault{Path: e.Path, Line: f.Line, Err: errors.New(f.String())})
 		}
 	}
+	after.Faults = nil // those of snap are known already
+	after.addSeconds()
+	for _, f := range after.Faults {
+		if slices.ContainsFunc(edits, func(e gitrepo.Edit) bool { return e.Path == f.Path }) {
+			faults = append(faults, f)
+		}
+	}
+	after.Faults = snap.Faults
 	return &after, faults
 }
 

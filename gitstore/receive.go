@@ -149,7 +149,7 @@ func (r *reception) judge() error {
 		return err
 	}
 	after := &Snapshot{
-		Commit: r.push.Tip.String(), Certificates: maps.Clone(before.Certificates), Servers: maps.Clone(before.Servers),
+		Commit: r.push.Tip.String(), Certificates: before.withoutSeconds(), Servers: maps.Clone(before.Servers),
 		Issuers: maps.Clone(before.Issuers), Issued: before.Issued, Rollouts: before.Rollouts,
 	}
 	for _, c := range r.changes {
@@ -160,6 +160,8 @@ func (r *reception) judge() error {
 	if err := r.wholeProposals(); err != nil {
 		return err
 	}
+	after.addSeconds()
+	r.faults = append(r.faults, after.Faults...)
 	if len(r.faults) > 0 || r.push.Judge == nil {
 		return nil
 	}

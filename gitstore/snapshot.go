@@ -68,6 +68,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	for _, shard := range next.issued {
 		collect(shard, snap.Issued, snap)
 	}
+	snap.addSeconds()
 	slices.SortFunc(snap.Faults, func(a, b Fault) int { return strings.Compare(a.Path, b.Path) })
 	c.certificates, c.servers, c.issuers, c.rollouts = next.certificates, next.servers, next.issuers, next.rollouts
 	c.issued, c.last = next.issued, snap

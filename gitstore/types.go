@@ -14,8 +14,11 @@ import (
 // Snapshot is the branch main at one commit, decoded. It is shared between callers: do not change it.
 type Snapshot struct {
 	// Commit is the commit of main, 40 hex digits.
-	Commit       string
+	Commit string
+	// Certificates are those of the files, and those of second key types beside them; Seconds names for each of the
+	// latter the one in whose file it stands.
 	Certificates map[string]*manifest.Certificate
+	Seconds      map[string]string
 	Servers      map[string]*manifest.Server
 	Issuers      map[string]*manifest.Issuer
 	Issued       map[string]*manifest.IssuedCertificate

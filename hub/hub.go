@@ -142,11 +142,16 @@ type JoinToken struct {
 // Job is the issuing of a certificate.
 type Job struct {
 	ID          string
+	Kind        apiv1.JobKind
 	Certificate string
+	// Issuer is where the last attempt ordered, the wished one before the first.
+	Issuer string
 	// Actor asked for it: a user's name, or "hub" when it was due.
-	Actor      string
-	Reason     string
-	State      apiv1.JobState
+	Actor  string
+	Reason string
+	State  apiv1.JobState
+	// Phase is how far the last attempt came, an issuer.Phase.
+	Phase      string
 	Attempts   int
 	NotBefore  time.Time
 	Error      string
@@ -157,6 +162,28 @@ type Job struct {
 	NewKey    bool
 	CreatedAt time.Time
 	UpdatedAt time.Time
+}
+
+// JobLine is one line of a job's log.
+type JobLine struct {
+	Seq   int64
+	At    time.Time
+	Phase string
+	Line  string
+}
+
+// RenewalPlan is when a CA wants a certificate renewed (RFC 9773), and when the hub means to.
+type RenewalPlan struct {
+	Certificate string
+	// LeafSHA256 is the leaf that it is about: a plan for another one counts for nothing.
+	LeafSHA256 string
+	Start      time.Time
+	End        time.Time
+	// RenewAt is a moment in the window, chosen once; zero where the CA says nothing.
+	RenewAt        time.Time
+	ExplanationURL string
+	CheckedAt      time.Time
+	NextCheck      time.Time
 }
 
 // AuditEvent is one act or denied attempt.

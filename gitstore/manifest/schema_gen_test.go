@@ -191,7 +191,7 @@ func whole() map[string][]any {
 	}
 	dns := absent("method", "webroot")
 	dns["required"] = []any{"hook"}
-	dns["not"].(schema)["anyOf"] = append(dns["not"].(schema)["anyOf"].([]any), schema{"required": []any{"alias", "domainAlias"}}) //nolint:forcetypeassert // made above
+	oneAlias := schema{"not": schema{"required": []any{"alias", "domainAlias"}}}
 	http := absent("hook", "credential", "alias", "domainAlias")
 	http["required"] = []any{"method"}
 	alpn := absent("hook", "credential", "alias", "domainAlias", "method", "webroot")
@@ -199,6 +199,7 @@ func whole() map[string][]any {
 		"required": []any{"type"}, "properties": schema{"type": schema{"enum": []any{"http-01", "tls-alpn-01"}}},
 	}}}
 	challenge := []any{
+		oneAlias,
 		ofType("dns-01", dns),
 		ofType("http-01", http),
 		ofType("tls-alpn-01", alpn),
@@ -272,7 +273,9 @@ func (g *generator) object(typ reflect.Type) schema {
 		key, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		if options == "inline" {
 			inner := g.object(field.Type)
-			maps.Copy(properties, inner["properties"].(schema)) //nolint:forcetypeassert // made here
+			if more, ok := inner["properties"].(schema); ok {
+				maps.Copy(properties, more)
+			}
 			if more, ok := inner["required"].([]any); ok {
 				required = append(required, more...)
 			}

@@ -28,6 +28,17 @@ func (c *Certificate) SecondName() string {
 	return c.Name + "." + algorithm(c.SecondKeyType)
 }
 
+// FirstName is the certificate in whose file one of this name may stand as the second: the name without its ending, or
+// the name itself.
+func FirstName(name string) string {
+	for _, ending := range []string{".rsa", ".ecdsa"} {
+		if first, ok := strings.CutSuffix(name, ending); ok && first != "" {
+			return first
+		}
+	}
+	return name
+}
+
 // algorithm is the part of a key type before its size; the default is ECDSA.
 func algorithm(keyType string) string {
 	name, _, _ := strings.Cut(keyType, "-")

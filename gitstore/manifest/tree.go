@@ -90,6 +90,13 @@ func (t *Tree) wishes(at target) []wish {
 				key := target{deployments[i].Deployer, deployments[i].Target}
 				t.byTarget[key] = append(t.byTarget[key], wish{name, &deployments[i]})
 			}
+			// A tree of files has the seconds in the files of the first ones only.
+			if second := t.Certificates[name].Second(); second != nil && t.Certificates[second.Name] == nil {
+				for i := range second.Deployments {
+					key := target{second.Deployments[i].Deployer, second.Deployments[i].Target}
+					t.byTarget[key] = append(t.byTarget[key], wish{second.Name, &second.Deployments[i]})
+				}
+			}
 		}
 	}
 	return t.byTarget[at]
@@ -154,12 +161,20 @@ func (t *Tree) References(c *Certificate) []Fault {
 
 // Conflicts says which targets of c another certificate of the tree is at already.
 func (t *Tree) Conflicts(c *Certificate) []Fault {
+	all := t.conflicts(c, "target")
+	if second := c.Second(); second != nil {
+		all = append(all, t.conflicts(second, "secondTarget")...)
+	}
+	return all
+}
+
+func (t *Tree) conflicts(c *Certificate, key string) []Fault {
 	var all []Fault
 	for _, p := range t.Places(c) {
 		for _, other := range t.takers(p.Place) {
 			if other != c.Name {
 				all = append(all, Fault{
-					Key:     fmt.Sprintf("deployments[%d].target", p.Index),
+					Key:     fmt.Sprintf("deployments[%d].%s", p.Index, key),
 					Message: fmt.Sprintf("on server %s the certificate %s is at this target already", p.Server, other),
 				})
 				break

@@ -320,12 +320,13 @@ const (
 	CertificateRenewing CertificateState = "renewing"
 	CertificateFailed   CertificateState = "failed"
 	CertificatePaused   CertificateState = "paused"
+	CertificateRevoked  CertificateState = "revoked"
 )
 
 // Certificate is a wish for a certificate and what fulfils it.
 type Certificate struct {
 	CertificateSpec
-	State CertificateState `json:"state" enum:"pending,valid,expiring,expired,renewing,failed,paused"`
+	State CertificateState `json:"state" enum:"pending,valid,expiring,expired,renewing,failed,revoked,paused"`
 	// Paused says that renewals wait for somebody to resume; PausedReason says why.
 	Paused       bool         `json:"paused"`
 	PausedReason string       `json:"paused_reason,omitempty"`
@@ -402,6 +403,8 @@ type Issued struct {
 // RenewRequest is the body of POST /certificates/{id}/renew.
 type RenewRequest struct {
 	Reason string `json:"reason,omitempty" maxLength:"256"`
+	// DryRun orders at the CA's staging, and throws away what it gets.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 // JobState is where a job is.
@@ -414,21 +417,41 @@ const (
 	JobWaiting JobState = "waiting"
 	JobFailed  JobState = "failed"
 	JobDone    JobState = "done"
+	// JobCancelled was stopped by a person, who renews by hand when it should be tried again.
+	JobCancelled JobState = "cancelled"
+)
+
+// Active says whether the job is not over.
+func (s JobState) Active() bool { return s == JobQueued || s == JobRunning || s == JobWaiting }
+
+// JobKind is what a job does.
+type JobKind string
+
+// The kinds of jobs. A dry run orders at the CA's staging, and throws away what it gets.
+const (
+	JobIssue  JobKind = "issue"
+	JobDryRun JobKind = "dry_run"
 )
 
 // Job is long work: issuing a certificate.
 type Job struct {
-	ID          string   `json:"id"`
-	Kind        string   `json:"kind" enum:"issue"`
-	Certificate string   `json:"certificate"`
-	Reason      string   `json:"reason,omitempty"`
-	State       JobState `json:"state" enum:"queued,running,waiting,failed,done"`
-	Attempts    int      `json:"attempts"`
+	ID          string  `json:"id"`
+	Kind        JobKind `json:"kind" enum:"issue,dry_run"`
+	Certificate string  `json:"certificate"`
+	// Issuer is where the last attempt ordered.
+	Issuer string   `json:"issuer,omitempty"`
+	Actor  string   `json:"actor"`
+	Reason string   `json:"reason,omitempty"`
+	State  JobState `json:"state" enum:"queued,running,waiting,failed,done,cancelled"`
+	// Phase is how far the last attempt came.
+	Phase    string `json:"phase,omitempty" enum:"prepare,account,order,authorize,dns,validate,finalize,download,check"`
+	Attempts int    `json:"attempts"`
 	// RetryAt is when a waiting job is tried again.
 	RetryAt *time.Time `json:"retry_at,omitempty"`
-	// Error and ErrorClass are of the last attempt that failed.
+	// Error and ErrorClass are of the last attempt that failed, NextStep is what helps.
 	Error      string    `json:"error,omitempty"`
 	ErrorClass string    `json:"error_class,omitempty"`
+	NextStep   string    `json:"next_step,omitempty"`
 	CreatedAt  time.Time `json:"created_at"`
 	UpdatedAt  time.Time `json:"updated_at"`
 }

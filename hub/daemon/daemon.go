@@ -140,7 +140,7 @@ func (h *Hub) wire() error {
 	wishes, err := intent.New(intent.Config{
 		Store: h.store, Files: h.store.Repo(), Jobs: h.db, Audit: h.db, Domain: h.cfg.EmailDomain,
 		Receiver: h.store, Alerts: h.db, Proposals: h.store, Review: h.cfg.Review, SignedRemotes: !h.cfg.AllowUnsignedIntent, Signers: operatorKeys(h.cfg.paths().operators()),
-		Due: reconcile.Due, Waves: h.cfg.waves(),
+		Due: h.reconciler.Due, Waves: h.cfg.waves(),
 		CheckIssuer: func(i *manifest.Issuer) error { _, err := drivers.driver(i); return err },
 		Changed:     h.reconciler.Trigger, Now: h.opt.Now,
 	})
@@ -155,7 +155,7 @@ func (h *Hub) wire() error {
 		return err
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
-		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, RenewAt: reconcile.RenewAt, Changed: h.reconciler.Trigger,
+		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
 		Remotes: h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,

@@ -54,7 +54,7 @@ func writeWithoutEnd(ctx context.Context, path string) error {
 		if _, _, err := db.EnqueueJob(ctx, hub.Job{Certificate: name}); err != nil {
 			return err
 		}
-		job, _, err := db.ClaimJob(ctx)
+		job, _, err := db.ClaimJob(ctx, nil)
 		if err != nil {
 			return err
 		}

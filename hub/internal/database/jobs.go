@@ -1,8 +1,9 @@
-// This file keeps the queue of jobs. A job survives the process; a certificate has one active job at most.
+// This file keeps the queue of jobs. A job survives the process; a certificate has one active job of a kind at most.
 
 package database
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -22,10 +23,13 @@ type jobRow struct {
 	bun.BaseModel `bun:"table:jobs,alias:jobs"`
 
 	ID          string `bun:"id,pk"`
+	Kind        string `bun:"kind"`
 	Certificate string `bun:"certificate"`
+	Issuer      string `bun:"issuer"`
 	Actor       string `bun:"actor"`
 	Reason      string `bun:"reason"`
 	State       string `bun:"state"`
+	Phase       string `bun:"phase"`
 	Attempts    int    `bun:"attempts"`
 	NotBefore   int64  `bun:"not_before"`
 	Error       string `bun:"error"`
@@ -38,8 +42,8 @@ type jobRow struct {
 
 func (r *jobRow) job() hub.Job {
 	return hub.Job{
-		ID: r.ID, Certificate: r.Certificate, Actor: r.Actor, Reason: r.Reason, State: apiv1.JobState(r.State),
-		Attempts: r.Attempts, NotBefore: moment(r.NotBefore), Error: r.Error, ErrorClass: r.ErrorClass, Commit: r.Commit, NewKey: r.NewKey,
+		ID: r.ID, Kind: apiv1.JobKind(r.Kind), Certificate: r.Certificate, Issuer: r.Issuer, Actor: r.Actor, Reason: r.Reason,
+		State: apiv1.JobState(r.State), Phase: r.Phase, Attempts: r.Attempts, NotBefore: moment(r.NotBefore), Error: r.Error, ErrorClass: r.ErrorClass, Commit: r.Commit, NewKey: r.NewKey,
 		CreatedAt: moment(r.CreatedAt), UpdatedAt: moment(r.UpdatedAt),
 	}
 }
@@ -65,8 +69,9 @@ func newJobID(ctx context.Context, tx bun.Tx, now time.Time) (string, error) {
 	return fmt.Sprintf("%013d-%s", at, strings.ToLower(rand.Text()[:12])), nil
 }
 
-// EnqueueJob queues a job for j.Certificate with j's actor and reason, unless one is active: then that one is
-// answered and created is false. One that waits takes j's actor and reason where j wants a new key.
+// EnqueueJob queues a job for j.Certificate with j's kind (JobIssue where it has none), issuer, actor and reason, unless
+// one of the kind is active: then that one is answered and created is false. One that waits takes j's actor and reason
+// where j wants a new key.
 func (db *DB) EnqueueJob(ctx context.Context, j hub.Job) (job hub.Job, created bool, err error) {
 	err = db.inTx(ctx, "queue job", func(ctx context.Context, tx bun.Tx) error {
 		job, created, err = db.enqueue(ctx, tx, j)
@@ -77,7 +82,8 @@ func (db *DB) EnqueueJob(ctx context.Context, j hub.Job) (job hub.Job, created b
 
 func (db *DB) enqueue(ctx context.Context, tx bun.Tx, j hub.Job) (job hub.Job, created bool, err error) {
 	now := db.now()
-	row, err := one[jobRow](ctx, tx, "job", "certificate = ? AND "+active, j.Certificate)
+	kind := cmp.Or(j.Kind, apiv1.JobIssue)
+	row, err := one[jobRow](ctx, tx, "job", "certificate = ? AND kind = ? AND "+active, j.Certificate, string(kind))
 	if err == nil {
 		if j.NewKey && !row.NewKey && row.State != string(apiv1.JobRunning) {
 			row.NewKey, row.Actor, row.Reason, row.NotBefore, row.UpdatedAt = true, j.Actor, j.Reason, 0, millis(now)
@@ -93,7 +99,7 @@ func (db *DB) enqueue(ctx context.Context, tx bun.Tx, j hub.Job) (job hub.Job, c
 		return hub.Job{}, false, err
 	}
 	row = &jobRow{
-		ID: id, Certificate: j.Certificate, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued), NewKey: j.NewKey,
+		ID: id, Kind: string(kind), Certificate: j.Certificate, Issuer: j.Issuer, Actor: j.Actor, Reason: j.Reason, State: string(apiv1.JobQueued), NewKey: j.NewKey,
 		NotBefore: millis(j.NotBefore), CreatedAt: millis(now), UpdatedAt: millis(now),
 	}
 	if _, err := tx.NewInsert().Model(row).Exec(ctx); err != nil {
@@ -113,22 +119,27 @@ func (db *DB) HurryJob(ctx context.Context, id, actor, reason string) error {
 	return nil
 }
 
-// ClaimJob takes the oldest job that is due, makes it running and counts the attempt; found is false when none is.
-func (db *DB) ClaimJob(ctx context.Context) (job hub.Job, found bool, err error) {
+// ClaimJob takes the oldest job that is due, makes it running and counts the attempt; found is false when none is. Jobs
+// of the issuers in busy are left for later.
+func (db *DB) ClaimJob(ctx context.Context, busy []string) (job hub.Job, found bool, err error) {
 	err = db.inTx(ctx, "claim job", func(ctx context.Context, tx bun.Tx) error {
 		now := millis(db.now())
 		row := new(jobRow)
-		err := tx.NewSelect().Model(row).Where("state IN ('queued', 'waiting') AND not_before <= ?", now).
-			Order("not_before", "id").Limit(1).Scan(ctx)
+		q := tx.NewSelect().Model(row).Where("state IN ('queued', 'waiting') AND not_before <= ?", now).
+			Order("not_before", "id").Limit(1)
+		if len(busy) > 0 {
+			q = q.Where("issuer NOT IN (?)", bun.List(busy))
+		}
+		err := q.Scan(ctx)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		row.State, row.UpdatedAt = string(apiv1.JobRunning), now
+		row.State, row.Phase, row.UpdatedAt = string(apiv1.JobRunning), "", now
 		row.Attempts++
-		if _, err := tx.NewUpdate().Model(row).Column("state", "updated_at", "attempts").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(row).Column("state", "phase", "updated_at", "attempts").WherePK().Exec(ctx); err != nil {
 			return err
 		}
 		job, found = row.job(), true
@@ -176,6 +187,44 @@ func (db *DB) updateJob(ctx context.Context, row *jobRow, columns ...string) err
 	})
 }
 
+// SetJobIssuer writes down where the job's attempt orders.
+func (db *DB) SetJobIssuer(ctx context.Context, id, issuer string) error {
+	return db.updateJob(ctx, &jobRow{ID: id, Issuer: issuer}, "issuer")
+}
+
+// PutOffJob puts a job off to notBefore without an attempt having been made: what claiming counted is taken back.
+func (db *DB) PutOffJob(ctx context.Context, id string, notBefore time.Time, class, message string) error {
+	now := millis(db.now())
+	result, err := db.write.NewUpdate().Model((*jobRow)(nil)).
+		Set("state = ?", string(apiv1.JobWaiting)).Set("not_before = ?", millis(notBefore)).Set("attempts = attempts - 1").
+		Set("error_class = ?", class).Set("error = ?", message).Set("updated_at = ?", now).
+		Where("id = ? AND state = 'running'", id).Exec(ctx)
+	if err = changed("job", result, err); err != nil {
+		return fmt.Errorf("put off job %s: %w", id, err)
+	}
+	return nil
+}
+
+// CancelJob ends a job that is not over, with an audit event. One that runs must have been stopped before.
+func (db *DB) CancelJob(ctx context.Context, id string, event hub.AuditEvent) (job hub.Job, err error) {
+	err = db.inTx(ctx, "cancel job "+id, func(ctx context.Context, tx bun.Tx) error {
+		row, err := one[jobRow](ctx, tx, "job", "id = ?", id)
+		if err != nil {
+			return err
+		}
+		if !apiv1.JobState(row.State).Active() {
+			return &hub.Error{Class: hub.ErrConflict, Message: "the job is over: there is nothing to cancel"}
+		}
+		row.State, row.NotBefore, row.UpdatedAt = string(apiv1.JobCancelled), 0, millis(db.now())
+		if _, err := tx.NewUpdate().Model(row).Column("state", "not_before", "updated_at").WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		job = row.job()
+		return db.appendAudit(ctx, tx, event)
+	})
+	return job, err
+}
+
 // RunningJobs lists the jobs that were running when the process last ended.
 func (db *DB) RunningJobs(ctx context.Context) ([]hub.Job, error) {
 	var rows []jobRow
@@ -199,12 +248,15 @@ func (db *DB) Job(ctx context.Context, id string) (hub.Job, error) {
 	return row.job(), nil
 }
 
-// Jobs lists jobs, newest first, from after the id after.
-func (db *DB) Jobs(ctx context.Context, after string, limit int) ([]hub.Job, error) {
+// Jobs lists jobs, newest first, from after the id after; those of one certificate where it is not empty.
+func (db *DB) Jobs(ctx context.Context, certificate, after string, limit int) ([]hub.Job, error) {
 	var rows []jobRow
 	q := db.read.NewSelect().Model(&rows).Order("id DESC").Limit(int64(limit))
 	if after != "" {
 		q = q.Where("id < ?", after)
+	}
+	if certificate != "" {
+		q = q.Where("certificate = ?", certificate)
 	}
 	if err := q.Scan(ctx); err != nil {
 		return nil, fmt.Errorf("list jobs: %w", err)
@@ -212,10 +264,10 @@ func (db *DB) Jobs(ctx context.Context, after string, limit int) ([]hub.Job, err
 	return convert(rows, (*jobRow).job), nil
 }
 
-// LatestJob returns the newest job of a certificate.
+// LatestJob returns the newest job that issues a certificate.
 func (db *DB) LatestJob(ctx context.Context, certificate string) (hub.Job, error) {
 	row := new(jobRow)
-	err := db.read.NewSelect().Model(row).Where("certificate = ?", certificate).Order("id DESC").Limit(1).Scan(ctx)
+	err := db.read.NewSelect().Model(row).Where("certificate = ? AND kind = 'issue'", certificate).Order("id DESC").Limit(1).Scan(ctx)
 	if err != nil {
 		return hub.Job{}, fmt.Errorf("read newest job: %w", classify(err))
 	}

@@ -25,7 +25,7 @@ func (w *world) enqueue(certificate string) hub.Job {
 // claim takes the next job and returns the name of its certificate, empty where none is due.
 func (w *world) claim() string {
 	w.t.Helper()
-	job, found, err := w.ClaimJob(w.t.Context())
+	job, found, err := w.ClaimJob(w.t.Context(), nil)
 	w.must(err)
 	if found != (job.ID != "") || found && job.State != apiv1.JobRunning {
 		w.t.Fatalf("claimed %+v, found %t", job, found)
@@ -187,7 +187,7 @@ func TestClaimJobIsExclusive(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for {
-				job, found, err := w.ClaimJob(t.Context())
+				job, found, err := w.ClaimJob(t.Context(), nil)
 				if err != nil {
 					t.Error(err)
 				}
@@ -259,12 +259,12 @@ func TestNewestJob(t *testing.T) {
 		}
 		w.must(w.FinishJob(ctx, last.ID))
 	}
-	first, err := w.Jobs(ctx, "", 3)
+	first, err := w.Jobs(ctx, "", "", 3)
 	w.must(err)
 	if len(first) != 3 || first[0].ID != last.ID {
 		t.Errorf("the first page is %+v", first)
 	}
-	rest, err := w.Jobs(ctx, first[2].ID, 10)
+	rest, err := w.Jobs(ctx, "", first[2].ID, 10)
 	w.must(err)
 	if len(rest) != 4 || rest[0].ID >= first[2].ID {
 		t.Errorf("the second page is %+v", rest)

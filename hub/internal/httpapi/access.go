@@ -65,6 +65,8 @@ var access = map[string]who{
 	"list-certificate-history": viewers,
 	"renew-certificate":        operators,
 	"rollback-certificate":     operators,
+	"renew-all":                operators,
+	"pause-certificate":        operators,
 	"resume-certificate":       operators,
 
 	"list-rollouts":    viewers,
@@ -92,6 +94,8 @@ var access = map[string]who{
 	"list-issuers": viewers,
 	"list-jobs":    viewers,
 	"get-job":      viewers,
+	"get-job-log":  viewers,
+	"cancel-job":   operators,
 	"list-audit":   operators,
 	"get-stats":    viewers,
 

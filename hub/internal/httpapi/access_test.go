@@ -23,6 +23,7 @@ var permitted = map[string]string{
 	"list-certificates": "viewer operator admin", "get-certificate": "viewer operator admin",
 	"list-certificate-history": "viewer operator admin", "create-certificate": "operator admin",
 	"renew-certificate": "operator admin", "rollback-certificate": "operator admin", "resume-certificate": "operator admin",
+	"renew-all": "operator admin", "pause-certificate": "operator admin", "get-job-log": "viewer operator admin", "cancel-job": "operator admin",
 	"list-issuers": "viewer operator admin", "list-jobs": "viewer operator admin", "get-job": "viewer operator admin",
 	"list-audit": "operator admin", "get-stats": "viewer operator admin",
 	"list-commits": "viewer operator admin", "get-commit": "viewer operator admin", "compare-commits": "viewer operator admin",

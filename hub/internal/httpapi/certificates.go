@@ -60,6 +60,14 @@ func (s *server) addCertificates() {
 		summary: "Return to an earlier issue of a certificate and pause its renewal",
 	}, s.rollbackCertificate)
 	add(s, operation{
+		id: "renew-all", method: http.MethodPost, path: "/certificates/renew-all", tag: "certificates",
+		summary: "Issue all certificates of an issuer or an authority anew, spread over a time", status: http.StatusAccepted,
+	}, s.renewAll)
+	add(s, operation{
+		id: "pause-certificate", method: http.MethodPost, path: "/certificates/{id}/pause", tag: "certificates",
+		summary: "Stop renewals until somebody resumes them",
+	}, s.pauseCertificate)
+	add(s, operation{
 		id: "resume-certificate", method: http.MethodPost, path: "/certificates/{id}/resume", tag: "certificates",
 		summary: "Let renewals go on",
 	}, s.resumeCertificate)
@@ -146,11 +154,11 @@ func (s *server) renewCertificate(ctx context.Context, c *call, in *idOptionalIn
 	if err := s.knownCertificate(in.ID); err != nil {
 		return nil, err
 	}
-	reason := ""
+	var req apiv1.RenewRequest
 	if in.Body != nil {
-		reason = in.Body.Reason
+		req = *in.Body
 	}
-	job, err := s.cfg.Intent.RenewCertificate(ctx, c.principal, c.requestID, in.ID, reason)
+	job, err := s.cfg.Intent.RenewCertificate(ctx, c.principal, c.requestID, in.ID, req)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +181,28 @@ func (s *server) resumeCertificate(ctx context.Context, c *call, in *IDInput) (*
 		return nil, err
 	}
 	if err := s.cfg.Intent.ResumeCertificate(ctx, c.principal, c.requestID, in.ID); err != nil {
+		return nil, err
+	}
+	return s.showCertificate(ctx, in.ID)
+}
+
+func (s *server) renewAll(ctx context.Context, c *call, in *input[apiv1.RenewAllRequest]) (*output[apiv1.RenewAllReply], error) {
+	reply, err := s.cfg.Intent.RenewAll(ctx, c.principal, c.requestID, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &output[apiv1.RenewAllReply]{Body: reply}, nil
+}
+
+func (s *server) pauseCertificate(ctx context.Context, c *call, in *idOptionalInput[apiv1.PauseRequest]) (*output[apiv1.Certificate], error) {
+	if err := s.knownCertificate(in.ID); err != nil {
+		return nil, err
+	}
+	reason := ""
+	if in.Body != nil {
+		reason = in.Body.Reason
+	}
+	if err := s.cfg.Intent.PauseCertificate(ctx, c.principal, c.requestID, in.ID, reason); err != nil {
 		return nil, err
 	}
 	return s.showCertificate(ctx, in.ID)

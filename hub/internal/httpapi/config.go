@@ -38,6 +38,8 @@ type Config struct {
 	// Rollouts and Proposals describe what is on its way, or waits.
 	Rollouts  Rollouts
 	Proposals Proposals
+	// Orders ends orders.
+	Orders Orders
 	// RenewAt says when a certificate is due for renewal; nil where nobody knows.
 	RenewAt func(*manifest.Certificate, *manifest.IssuedCertificate) time.Time
 	// Changed is called when the database learned what the reconcile loop must act on, such as a server's approval;
@@ -70,7 +72,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	switch {
-	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil, c.Rollouts == nil, c.Proposals == nil:
+	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil, c.Rollouts == nil, c.Proposals == nil, c.Orders == nil:
 		return errors.New("make HTTP API: a service is missing")
 	case c.Now == nil, c.Logger == nil:
 		return errors.New("make HTTP API: clock or logger is missing")
@@ -126,10 +128,11 @@ type Accounts interface {
 	InsertJoinToken(ctx context.Context, token hub.JoinToken, event hub.AuditEvent) error
 }
 
-// Jobs reads jobs, newest first.
+// Jobs reads jobs, newest first, and their logs.
 type Jobs interface {
 	Job(ctx context.Context, id string) (hub.Job, error)
-	Jobs(ctx context.Context, after string, limit int) ([]hub.Job, error)
+	Jobs(ctx context.Context, certificate, after string, limit int) ([]hub.Job, error)
+	JobLog(ctx context.Context, id string, after int64, limit int) ([]hub.JobLine, error)
 	LatestJob(ctx context.Context, certificate string) (hub.Job, error)
 	CountJobs(ctx context.Context) (map[apiv1.JobState]int, error)
 }
@@ -169,7 +172,9 @@ type Intent interface {
 // Certificates is the part of Intent about certificates.
 type Certificates interface {
 	CreateCertificate(ctx context.Context, actor hub.Principal, requestID string, spec apiv1.CertificateSpec) error
-	RenewCertificate(ctx context.Context, actor hub.Principal, requestID, name, reason string) (hub.Job, error)
+	RenewCertificate(ctx context.Context, actor hub.Principal, requestID, name string, req apiv1.RenewRequest) (hub.Job, error)
+	RenewAll(ctx context.Context, actor hub.Principal, requestID string, req apiv1.RenewAllRequest) (apiv1.RenewAllReply, error)
+	PauseCertificate(ctx context.Context, actor hub.Principal, requestID, name, reason string) error
 	RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error
 	ResumeCertificate(ctx context.Context, actor hub.Principal, requestID, name string) error
 }

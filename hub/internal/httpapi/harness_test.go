@@ -78,7 +78,7 @@ func newWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	w.rollouts = &rollouts{}
 	w.cfg = httpapi.Config{
 		Data: w.db, Auth: w.auth, Intent: w.intent, Fleet: w.fleet, Commits: w.store,
-		Rollouts: w.rollouts, Proposals: w.store,
+		Rollouts: w.rollouts, Proposals: w.store, Orders: canceller{w.db},
 		RenewAt: func(_ *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
 			return have.NotAfter.Add(-30 * 24 * time.Hour)
 		},
@@ -384,8 +384,9 @@ func (i *intentLog) CreateCertificate(_ context.Context, actor hub.Principal, re
 	return nil
 }
 
-func (i *intentLog) RenewCertificate(_ context.Context, actor hub.Principal, _, name, reason string) (hub.Job, error) {
-	return hub.Job{ID: "job-1", Certificate: name, State: apiv1.JobQueued, Reason: reason}, i.note("renew", actor.Name, name, reason)
+func (i *intentLog) RenewCertificate(_ context.Context, actor hub.Principal, _, name string, req apiv1.RenewRequest) (hub.Job, error) {
+	reason := req.Reason
+	return hub.Job{ID: "job-1", Kind: apiv1.JobIssue, Certificate: name, State: apiv1.JobQueued, Reason: reason}, i.note("renew", actor.Name, name, reason)
 }
 
 func (i *intentLog) RollbackCertificate(_ context.Context, actor hub.Principal, _, name, commit, reason string) error {

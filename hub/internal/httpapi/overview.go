@@ -19,12 +19,6 @@ func (s *server) addOverview() {
 		id: "list-issuers", method: http.MethodGet, path: "/issuers", tag: "overview", summary: "List issuers",
 	}, s.listIssuers)
 	add(s, operation{
-		id: "list-jobs", method: http.MethodGet, path: "/jobs", tag: "overview", summary: "List jobs, newest first",
-	}, s.listJobs)
-	add(s, operation{
-		id: "get-job", method: http.MethodGet, path: "/jobs/{id}", tag: "overview", summary: "Show a job",
-	}, s.getJob)
-	add(s, operation{
 		id: "list-audit", method: http.MethodGet, path: "/audit", tag: "overview",
 		summary: "List the audit history, newest first",
 	}, s.listAudit)
@@ -51,19 +45,6 @@ func (s *server) listIssuers(ctx context.Context, _ *call, in *searchInput) (*li
 		}
 		return v, nil
 	})
-}
-
-func (s *server) listJobs(ctx context.Context, _ *call, in *PageInput) (*listOutput[apiv1.Job], error) {
-	jobs := source[hub.Job]{fetch: s.cfg.Data.Jobs, key: func(j hub.Job) string { return j.ID }}
-	return list(ctx, jobs, *in, func(j hub.Job) (apiv1.Job, error) { return viewJob(j), nil })
-}
-
-func (s *server) getJob(ctx context.Context, _ *call, in *IDInput) (*output[apiv1.Job], error) {
-	job, err := s.cfg.Data.Job(ctx, in.ID)
-	if err != nil {
-		return nil, named(err, "there is no job of this id")
-	}
-	return &output[apiv1.Job]{Body: viewJob(job)}, nil
 }
 
 func (s *server) listAudit(ctx context.Context, _ *call, in *PageInput) (*listOutput[apiv1.AuditEvent], error) {

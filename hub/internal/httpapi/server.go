@@ -70,6 +70,7 @@ func newServer(cfg Config) *server {
 	s.addRollouts()
 	s.addPlans()
 	s.addAlerts()
+	s.addJobs()
 	s.addRemotes()
 	return s
 }

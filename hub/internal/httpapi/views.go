@@ -16,6 +16,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/issuer"
 )
 
 const (
@@ -348,12 +349,13 @@ func (s *server) renewAt(wish *manifest.Certificate, issued *manifest.IssuedCert
 // stateOf is the worst thing that a person should know of a certificate.
 func (s *server) stateOf(wish *manifest.Certificate, issued *manifest.IssuedCertificate, job *hub.Job) apiv1.CertificateState {
 	now := s.cfg.Now()
-	active := job != nil && (job.State == apiv1.JobQueued || job.State == apiv1.JobRunning || job.State == apiv1.JobWaiting)
-	failed := job != nil && job.State == apiv1.JobFailed
+	active := job != nil && job.State.Active()
 	switch {
 	case issued != nil && !now.Before(issued.NotAfter):
 		return apiv1.CertificateExpired
-	case failed:
+	case issued != nil && issued.Revoked != nil:
+		return apiv1.CertificateRevoked
+	case job != nil && job.State == apiv1.JobFailed:
 		return apiv1.CertificateFailed
 	case issued == nil:
 		return apiv1.CertificatePending
@@ -370,13 +372,22 @@ func (s *server) stateOf(wish *manifest.Certificate, issued *manifest.IssuedCert
 
 func viewJob(j hub.Job) apiv1.Job {
 	v := apiv1.Job{
-		ID: j.ID, Kind: "issue", Certificate: j.Certificate, Reason: j.Reason, State: j.State, Attempts: j.Attempts,
-		Error: j.Error, ErrorClass: j.ErrorClass, CreatedAt: j.CreatedAt.UTC(), UpdatedAt: j.UpdatedAt.UTC(),
+		ID: j.ID, Kind: j.Kind, Certificate: j.Certificate, Issuer: j.Issuer, Actor: j.Actor, Reason: j.Reason,
+		State: j.State, Phase: j.Phase, Attempts: j.Attempts, Error: j.Error, ErrorClass: j.ErrorClass,
+		NextStep: nextStep(j), CreatedAt: j.CreatedAt.UTC(), UpdatedAt: j.UpdatedAt.UTC(),
 	}
 	if j.State == apiv1.JobWaiting {
 		v.RetryAt = stamp(j.NotBefore)
 	}
 	return v
+}
+
+// nextStep is what helps a job that failed or waits, empty where nothing is to be done.
+func nextStep(j hub.Job) string {
+	if j.ErrorClass == "" || j.State == apiv1.JobDone || j.State == apiv1.JobCancelled {
+		return ""
+	}
+	return issuer.NextStep(issuer.Class(j.ErrorClass))
 }
 
 func viewCommit(c *gitrepo.Commit) apiv1.Commit {

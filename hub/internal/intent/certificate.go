@@ -56,49 +56,6 @@ func summary(names []string) string {
 	return fmt.Sprintf("%s and %d more", names[0], len(names)-1)
 }
 
-// RenewCertificate queues a job that issues the certificate again, or makes the one that waits due now.
-func (s *Service) RenewCertificate(ctx context.Context, actor hub.Principal, requestID, name, reason string) (hub.Job, error) {
-	reason, err := reasonOf(reason)
-	if err != nil {
-		return hub.Job{}, err
-	}
-	snapshot, err := s.cfg.Store.Snapshot()
-	if err != nil {
-		return hub.Job{}, fmt.Errorf("read main: %w", err)
-	}
-	wish, err := certificate(snapshot, name)
-	if err != nil {
-		return hub.Job{}, err
-	}
-	if wish.Renewal.Paused {
-		return hub.Job{}, conflict("the renewal of this certificate is paused: resume it first")
-	}
-	if reason == "" {
-		reason = "asked for by hand"
-	}
-	a := act{actor, requestID, "renew-certificate", name, gitstore.TrailerCertificate}
-	if err := s.cfg.Audit.Audit(ctx, s.event(a, reason)); err != nil {
-		return hub.Job{}, fmt.Errorf("record act: %w", err)
-	}
-	job, err := s.enqueue(ctx, hub.Job{Certificate: name, Actor: a.name(), Reason: reason})
-	if err != nil {
-		return hub.Job{}, fmt.Errorf("queue renewal of %s: %w", name, err)
-	}
-	s.cfg.Changed()
-	return job, nil
-}
-
-func (s *Service) enqueue(ctx context.Context, wish hub.Job) (hub.Job, error) {
-	job, created, err := s.cfg.Jobs.EnqueueJob(ctx, wish)
-	if err != nil || created {
-		return job, err
-	}
-	if err := s.cfg.Jobs.HurryJob(ctx, job.ID, wish.Actor, wish.Reason); err != nil {
-		return hub.Job{}, err
-	}
-	return s.cfg.Jobs.Job(ctx, job.ID)
-}
-
 // RollbackCertificate brings back an earlier issue of the certificate and pauses its renewal. commit is one of main,
 // as of which the issue is taken; empty means the issue before the present one.
 func (s *Service) RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error {
@@ -235,28 +192,4 @@ func (s *Service) restore(name string, commit gitrepo.Hash) ([]gitrepo.Edit, err
 		edits = append(edits, gitrepo.Edit{Path: path, Data: data})
 	}
 	return edits, nil
-}
-
-// ResumeCertificate ends the pause of a certificate's renewal.
-func (s *Service) ResumeCertificate(ctx context.Context, actor hub.Principal, requestID, name string) error {
-	a := act{actor, requestID, "resume-certificate", name, gitstore.TrailerCertificate}
-	return s.change(ctx, a, func(snapshot *gitstore.Snapshot) (gitstore.Change, error) {
-		wish, err := certificate(snapshot, name)
-		if err != nil {
-			return gitstore.Change{}, err
-		}
-		if !wish.Renewal.Paused {
-			return gitstore.Change{}, conflict("the renewal of this certificate is not paused")
-		}
-		resumed := *wish
-		resumed.Renewal.Paused, resumed.Renewal.PausedReason = false, ""
-		data, err := resumed.Encode()
-		if err != nil {
-			return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", name, err)
-		}
-		return gitstore.Change{
-			Subject: "resume renewal of " + name,
-			Edits:   []gitrepo.Edit{{Path: manifest.CertificatePath(name), Data: data}},
-		}, nil
-	})
 }

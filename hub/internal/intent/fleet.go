@@ -78,6 +78,7 @@ func skippedText(skipped []apiv1.FleetChange) string {
 // fleetEdits makes the edits for all certificates, and fills in what becomes of each.
 func (s *Service) fleetEdits(snapshot *gitstore.Snapshot, to gitrepo.Hash, paused string, out *apiv1.FleetRollback) ([]gitrepo.Edit, error) {
 	var all []gitrepo.Edit
+	edited := map[string]bool{}
 	for _, name := range sortedKeys(snapshot.Issued) {
 		have := snapshot.Issued[name]
 		then, err := s.issuedAt(name, to)
@@ -102,7 +103,13 @@ func (s *Service) fleetEdits(snapshot *gitstore.Snapshot, to gitrepo.Hash, pause
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, edits...)
+		for _, e := range edits {
+			// A certificate and its second are paused in one file.
+			if !edited[e.Path] {
+				edited[e.Path] = true
+				all = append(all, e)
+			}
+		}
 		entry.Detail = fmt.Sprintf("leaf %s… until %s instead of %s… until %s",
 			then.LeafSHA256[:6], shortDate(then.NotAfter), have.LeafSHA256[:6], shortDate(have.NotAfter))
 		out.Changed = append(out.Changed, entry)
@@ -133,13 +140,16 @@ func (s *Service) ResumeFleet(ctx context.Context, actor hub.Principal, requestI
 			if !wish.Renewal.Paused || !strings.HasPrefix(wish.Renewal.PausedReason, fleetPause) {
 				continue
 			}
-			free := *wish
-			free.Renewal.Paused, free.Renewal.PausedReason = false, ""
-			data, err := free.Encode()
-			if err != nil {
-				return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", name, err)
+			if _, second := snapshot.Seconds[name]; second {
+				continue // it stands in the file of the first
 			}
-			edits = append(edits, gitrepo.Edit{Path: manifest.CertificatePath(name), Data: data})
+			edit, err := editCertificate(snapshot, name, func(c *manifest.Certificate) {
+				c.Renewal.Paused, c.Renewal.PausedReason = false, ""
+			})
+			if err != nil {
+				return gitstore.Change{}, err
+			}
+			edits = append(edits, edit)
 		}
 		if resumed = len(edits); resumed == 0 {
 			return gitstore.Change{}, conflict("no certificate is paused by a rollback of the fleet")

@@ -7,6 +7,7 @@ package intent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -32,6 +33,7 @@ const HubActor = "hub"
 type Store interface {
 	Snapshot() (*gitstore.Snapshot, error)
 	Apply(ctx context.Context, change gitstore.Change) (commit string, err error)
+	IssuedChain(commit, name string) ([]*x509.Certificate, error)
 	CertificateHistory(name string, limit int) ([]*gitrepo.Commit, error)
 	ServerHistory(server string, limit int) ([]gitstore.ServerCommit, error)
 	Branch(name string, limit int) ([]*gitrepo.Commit, error)

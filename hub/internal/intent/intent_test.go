@@ -54,7 +54,7 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) config() intent.Config {
 	return intent.Config{
 		Store: f.store, Files: f.store.Repo(), Jobs: f.db, Audit: f.db, Domain: "hub.example.com",
-		Receiver: f.store, Alerts: f.db, Proposals: f.store, CheckIssuer: func(*manifest.Issuer) error { return nil }, Due: reconcile.Due,
+		Receiver: f.store, Alerts: f.db, Proposals: f.store, CheckIssuer: func(*manifest.Issuer) error { return nil }, Due: due,
 		Changed: func() { f.changed++ }, Now: f.clock.Now,
 	}
 }
@@ -261,7 +261,7 @@ func TestRenewCertificate(t *testing.T) {
 	f := newFixture(t)
 	f.create("example.com", nil)
 	before := f.head()
-	job, err := f.service.RenewCertificate(t.Context(), ada, "request-2", "example.com", "key leaked ")
+	job, err := f.service.RenewCertificate(t.Context(), ada, "request-2", "example.com", apiv1.RenewRequest{Reason: "key leaked "})
 	f.must(err)
 	if job.Certificate != "example.com" || job.Actor != "ada" || job.Reason != "key leaked" || job.State != apiv1.JobQueued {
 		t.Errorf("job: %+v", job)
@@ -277,20 +277,20 @@ func TestRenewCertificate(t *testing.T) {
 
 	// A job that waits is hurried instead of queued twice.
 	f.must(f.db.WaitJob(t.Context(), job.ID, f.clock.Now().Add(time.Hour), "retryable", "later"))
-	again, err := f.service.RenewCertificate(t.Context(), ada, "", "example.com", "")
+	again, err := f.service.RenewCertificate(t.Context(), ada, "", "example.com", apiv1.RenewRequest{Reason: ""})
 	f.must(err)
 	if again.ID != job.ID || again.NotBefore.After(f.clock.Now()) || again.Reason != "asked for by hand" {
 		t.Errorf("job asked for again: %+v", again)
 	}
 
-	_, err = f.service.RenewCertificate(t.Context(), ada, "", "other.example", "")
+	_, err = f.service.RenewCertificate(t.Context(), ada, "", "other.example", apiv1.RenewRequest{Reason: ""})
 	f.refused(err, hub.ErrNotFound, before, "no such certificate")
-	_, err = f.service.RenewCertificate(t.Context(), ada, "", "example.com", "two\nlines")
+	_, err = f.service.RenewCertificate(t.Context(), ada, "", "example.com", apiv1.RenewRequest{Reason: "two\nlines"})
 	f.refused(err, hub.ErrInvalid, before, "body.reason")
 	hubtest.Put(t, f.store, manifest.CertificatePath("paused"), &manifest.Certificate{
 		Name: "paused", Names: []string{"paused.example"}, Issuer: "private-ca", Renewal: manifest.Renewal{Paused: true},
 	})
-	_, err = f.service.RenewCertificate(t.Context(), ada, "", "paused", "")
+	_, err = f.service.RenewCertificate(t.Context(), ada, "", "paused", apiv1.RenewRequest{Reason: ""})
 	f.refused(err, hub.ErrConflict, f.head(), "resume it first")
 }
 
@@ -438,7 +438,7 @@ func TestWhatCannotBeRecordedDoesNotHappen(t *testing.T) {
 	if err := service.CreateCertificate(t.Context(), ada, "", spec("other.example", nil)); err == nil {
 		t.Error("made without a record")
 	}
-	if _, err := service.RenewCertificate(t.Context(), ada, "", "example.com", ""); err == nil {
+	if _, err := service.RenewCertificate(t.Context(), ada, "", "example.com", apiv1.RenewRequest{Reason: ""}); err == nil {
 		t.Error("queued without a record")
 	}
 	if f.head().Hash != before.Hash {
@@ -476,4 +476,8 @@ func TestActorsOtherThanPeople(t *testing.T) {
 	if names := f.snapshot().Certificates["example.com"].Names; !slices.Equal(names, []string{"example.com"}) {
 		t.Errorf("names %v", names)
 	}
+}
+
+func due(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.Time) (reason string, due bool) {
+	return reconcile.Due(want, have, nil, now)
 }

@@ -150,14 +150,13 @@ func (s *Service) RejectProposal(ctx context.Context, actor hub.Principal, reque
 		return err
 	}
 	if wish := snapshot.Certificates[name]; wish != nil {
-		paused := *wish
-		paused.Renewal.Paused = true
-		paused.Renewal.PausedReason = strings.TrimSuffix("proposal rejected by "+a.name()+": "+reason, ": ")
-		data, err := paused.Encode()
+		edit, err := editCertificate(snapshot, name, func(c *manifest.Certificate) {
+			c.Renewal.Paused, c.Renewal.PausedReason = true, because("proposal rejected by "+a.name(), reason)
+		})
 		if err != nil {
-			return fmt.Errorf("write certificate %s: %w", name, err)
+			return err
 		}
-		change.Edits, change.Expect = []gitrepo.Edit{{Path: manifest.CertificatePath(name), Data: data}}, snapshot.Commit
+		change.Edits, change.Expect = []gitrepo.Edit{edit}, snapshot.Commit
 	}
 	if err := s.cfg.Proposals.CloseProposal(ctx, p, change); err != nil {
 		if errors.Is(err, gitstore.ErrConflict) {

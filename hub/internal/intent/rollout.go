@@ -143,17 +143,13 @@ func (s *Service) goBack(
 	if err != nil {
 		return nil, err
 	}
-	wish, err := certificate(snapshot, name)
+	paused, err := editCertificate(snapshot, name, func(c *manifest.Certificate) {
+		c.Renewal.Paused, c.Renewal.PausedReason = true, pausedReason
+	})
 	if err != nil {
 		return nil, err
 	}
-	paused := *wish
-	paused.Renewal.Paused, paused.Renewal.PausedReason = true, pausedReason
-	data, err := paused.Encode()
-	if err != nil {
-		return nil, fmt.Errorf("write certificate %s: %w", name, err)
-	}
-	edits = append(edits, gitrepo.Edit{Path: manifest.CertificatePath(name), Data: data})
+	edits = append(edits, paused)
 	if snapshot.Rollouts[name] != nil {
 		edits = append(edits, gitrepo.Edit{Path: manifest.RolloutPath(name), Delete: true})
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub"
 )
 
 // When a certificate is renewed (shared/research/acme.md §8): a third of its lifetime before it expires, half of it
@@ -23,12 +24,15 @@ const (
 	reasonNames       = "its names changed"
 	reasonKeyType     = "its key type changed"
 	reasonIssuer      = "its issuer changed"
+	reasonCustody     = "its key is to be kept elsewhere"
+	reasonRevoked     = "it was revoked"
 	reasonAge         = "its renewal time came"
 )
 
 // Due tells whether the certificate that want describes has to be issued at now, and why. have is what was issued
-// last, nil for nothing. A certificate whose renewal is paused is never due.
-func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.Time) (reason string, due bool) {
+// last, nil for nothing; plan is what its CA said about it, nil for nothing. A certificate whose renewal is paused is
+// never due.
+func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, plan *hub.RenewalPlan, now time.Time) (reason string, due bool) {
 	switch {
 	case want.Renewal.Paused:
 		return "", false
@@ -38,19 +42,33 @@ func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, now time.
 		return reasonNames, true
 	case keyType(want.KeyType) != keyType(have.KeyType):
 		return reasonKeyType, true
-	case want.Issuer != have.Issuer:
+	case want.Issuer != have.Issuer && want.FallbackIssuer != have.Issuer:
 		return reasonIssuer, true
-	case !now.Before(RenewAt(want, have)):
+	case custody(want.KeyCustody) != custody(have.KeyCustody):
+		return reasonCustody, true
+	case have.Revoked != nil:
+		return reasonRevoked, true
+	case !now.Before(RenewAt(want, have, plan)):
 		return reasonAge, true
 	}
 	return "", false
 }
 
-// RenewAt is when the renewal of an issued certificate falls due, pauses left aside. Up to a twentieth of the time
-// that is left then is added, chosen by the leaf's hash: certificates issued in one hour are not all renewed in
-// one hour, and the answer stays the same however often it is asked.
-func RenewAt(want *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
-	left := timeLeft(have.NotAfter.Sub(have.NotBefore), want.Renewal.DaysBeforeExpiry)
+// RenewAt is when the renewal of an issued certificate falls due, pauses left aside: the moment that was chosen in the
+// window of its CA (RFC 9773), where plan has one for this leaf; else by its lifetime. There, up to a twentieth of the
+// time that is left is added, chosen by the leaf's hash: certificates issued in one hour are not all renewed in one hour,
+// and the answer stays the same however often it is asked. A CA cannot put it off beyond the fixed number of days, or
+// beyond the last quarter of the lifetime where those do not fit.
+func RenewAt(want *manifest.Certificate, have *manifest.IssuedCertificate, plan *hub.RenewalPlan) time.Time {
+	lifetime := have.NotAfter.Sub(have.NotBefore)
+	if plan != nil && plan.LeafSHA256 == have.LeafSHA256 && !plan.RenewAt.IsZero() {
+		latest := have.NotAfter.Add(-max(fixedDays(lifetime, want.Renewal.DaysBeforeExpiry), lifetime/4))
+		if plan.RenewAt.Before(latest) {
+			return plan.RenewAt.Truncate(time.Second)
+		}
+		return latest.Truncate(time.Second)
+	}
+	left := timeLeft(lifetime, want.Renewal.DaysBeforeExpiry)
 	return have.NotAfter.Add(-left - time.Duration(float64(left)/20*share(have.LeafSHA256))).Truncate(time.Second)
 }
 
@@ -60,13 +78,27 @@ func timeLeft(lifetime time.Duration, days int) time.Duration {
 	if lifetime < shortLived {
 		left = lifetime / 2
 	}
+	return max(left, fixedDays(lifetime, days))
+}
+
+// fixedDays is the fixed number of days before expiry (0 for defaultDays), where it leaves a certificate of the lifetime
+// at least half of its life; else 0.
+func fixedDays(lifetime time.Duration, days int) time.Duration {
 	if days == 0 {
 		days = defaultDays
 	}
 	if fixed := time.Duration(days) * day; fixed < lifetime/2 {
-		left = max(left, fixed)
+		return fixed
 	}
-	return left
+	return 0
+}
+
+// custody is where a key is kept, in one word.
+func custody(where string) string {
+	if where == "" {
+		return "hub"
+	}
+	return where
 }
 
 // share maps a hex digest to [0, 1).

@@ -51,12 +51,12 @@ func TestRenewAt(t *testing.T) {
 			t.Parallel()
 			c := wanted(func(c *manifest.Certificate) { c.Renewal.DaysBeforeExpiry = tc.days })
 			have := issuedFor(tc.lifetime)
-			if got, want := RenewAt(c, have), have.NotAfter.Add(-tc.left); !got.Equal(want) {
+			if got, want := RenewAt(c, have, nil), have.NotAfter.Add(-tc.left); !got.Equal(want) {
 				t.Errorf("renew %s before expiry, want %s", have.NotAfter.Sub(got), tc.left)
 			}
 			have.LeafSHA256 = "ffffffff00"
 			earliest := have.NotAfter.Add(-tc.left - tc.left/20)
-			if got := RenewAt(c, have); got.Before(earliest) || !got.Before(have.NotAfter.Add(-tc.left)) {
+			if got := RenewAt(c, have, nil); got.Before(earliest) || !got.Before(have.NotAfter.Add(-tc.left)) {
 				t.Errorf("with jitter: renew %s before expiry, want up to a twentieth more than %s", have.NotAfter.Sub(got), tc.left)
 			}
 		})
@@ -93,7 +93,7 @@ func TestDue(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			reason, due := Due(tc.want, tc.have, tc.at)
+			reason, due := Due(tc.want, tc.have, nil, tc.at)
 			if reason != tc.reason || due != (tc.reason != "") {
 				t.Errorf("Due = %q, %v; want %q", reason, due, tc.reason)
 			}

@@ -1,10 +1,10 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/internal/failpoint"
 	"github.com/certferry/certferry/issuer"
 )
@@ -23,113 +24,6 @@ const writeTimeout = 5 * time.Second
 type obsoleteError string
 
 func (e obsoleteError) Error() string { return string(e) }
-
-// startOrders starts as many jobs as there are free workers, and says how many.
-func (r *Reconciler) startOrders(ctx context.Context) (started int, err error) {
-	for {
-		select {
-		case r.workers <- struct{}{}:
-		default:
-			return started, nil
-		}
-		job, found, err := r.cfg.Data.ClaimJob(ctx)
-		if err != nil || !found {
-			<-r.workers
-			return started, err
-		}
-		started++
-		r.orders.Go(func() {
-			defer r.Trigger()
-			defer func() { <-r.workers }()
-			r.work(ctx, job)
-		})
-	}
-}
-
-// work runs one job and writes down what became of it.
-func (r *Reconciler) work(ctx context.Context, job hub.Job) {
-	log := r.cfg.Logger.With("job", job.ID, "certificate", job.Certificate)
-	o := &order{r: r, job: job}
-	err := o.run(ctx)
-	stopped := ctx.Err() != nil
-	// The outcome is written down even when the process is told to stop.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	if err != nil && o.commit != "" {
-		// The failure came after the commit was written down: only main knows whether it landed.
-		if landed, lerr := r.landed(o.commit, job.Certificate, job.CreatedAt); lerr == nil && landed {
-			log.WarnContext(ctx, "certificate recorded with a complaint", "error", err)
-			err = nil
-		}
-	}
-	switch {
-	case err == nil:
-		err = r.finish(ctx, job)
-	case stopped:
-		log.InfoContext(ctx, "order interrupted, it is taken up at the next start")
-		err = r.cfg.Data.RequeueJob(ctx, job.ID)
-	default:
-		err = r.failed(ctx, o, err)
-	}
-	if err != nil {
-		// The job stays running in the database and is taken up at the next start.
-		log.ErrorContext(ctx, "outcome of a job could not be written down", "error", err)
-	}
-}
-
-// finish ends a job whose certificate stands on main, or is not needed.
-func (r *Reconciler) finish(ctx context.Context, job hub.Job) error {
-	stalled, err := r.cfg.Data.Setting(ctx, stalledSetting+job.Certificate)
-	if err == nil && stalled != "" {
-		err = r.cfg.Data.SetSetting(ctx, stalledSetting+job.Certificate, "")
-	}
-	if err != nil {
-		return err
-	}
-	if err := r.cfg.Data.FinishJob(ctx, job.ID); err != nil {
-		return err
-	}
-	failpoint.Hit("hub.issue.done")
-	return nil
-}
-
-// failed decides what happens after a failed attempt.
-func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
-	log := r.cfg.Logger.With("job", o.job.ID, "certificate", o.job.Certificate, "attempt", o.job.Attempts, "error", cause)
-	if _, ok := errors.AsType[obsoleteError](cause); ok {
-		log.InfoContext(ctx, "job is not needed any more")
-		return r.cfg.Data.FailJob(ctx, o.job.ID, string(issuer.Permanent), cause.Error())
-	}
-	e := classify(cause)
-	if wait, again := backoff(e, o.job.Attempts, r.cfg.Random); again {
-		retryAt := r.cfg.Now().Add(wait)
-		log.WarnContext(ctx, "order failed", "class", e.Class, "retry_at", retryAt.UTC().Format(time.RFC3339))
-		return r.cfg.Data.WaitJob(ctx, o.job.ID, retryAt, string(e.Class), cause.Error())
-	}
-	log.ErrorContext(ctx, "order failed for good until somebody changes it or renews by hand", "class", e.Class)
-	if e.Class == issuer.Account && o.issuer != nil {
-		r.stall(o.issuer)
-	} else if err := r.cfg.Data.SetSetting(ctx, stalledSetting+o.job.Certificate, o.wish); err != nil {
-		return err
-	}
-	event := hub.AuditEvent{
-		At: r.cfg.Now(), Actor: o.job.Actor, Action: "issue-certificate", Object: o.job.Certificate,
-		Outcome: hub.OutcomeFailed, Detail: string(e.Class),
-	}
-	return errors.Join(r.cfg.Data.Audit(ctx, event), r.cfg.Data.FailJob(ctx, o.job.ID, string(e.Class), cause.Error()))
-}
-
-// classify gives every error a class.
-func classify(err error) *issuer.Error {
-	var e *issuer.Error
-	switch {
-	case errors.As(err, &e):
-		return e
-	case errors.Is(err, gitstore.ErrConflict), errors.Is(err, context.DeadlineExceeded):
-		return &issuer.Error{Class: issuer.Retryable, Err: err}
-	}
-	return &issuer.Error{Class: issuer.Local, Err: err}
-}
 
 // order is one attempt at a job.
 type order struct {
@@ -143,11 +37,16 @@ type order struct {
 	wish string
 	// commit is what was written down as the job's outcome before main moved.
 	commit string
+	// phase is how far the attempt came.
+	phase issuer.Phase
 }
 
 func (o *order) run(ctx context.Context) error {
 	needed, err := o.look()
 	if err != nil || !needed {
+		return err
+	}
+	if err := o.r.cfg.Data.SetJobIssuer(ctx, o.job.ID, o.issuer.Name); err != nil {
 		return err
 	}
 	driver, err := o.r.cfg.Issuer(o.issuer)
@@ -158,12 +57,15 @@ func (o *order) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	request, err := o.request(key, previous)
+	request, err := o.request(ctx, key, previous)
 	if err != nil {
 		return err
 	}
+	if err := o.preflight(ctx); err != nil {
+		return err
+	}
 	failpoint.Hit("hub.issue.ordered")
-	issued, err := place(ctx, driver, request)
+	issued, err := o.place(ctx, driver, request)
 	if err != nil {
 		return err
 	}
@@ -172,6 +74,10 @@ func (o *order) run(ctx context.Context) error {
 	b := &bundle.Bundle{Leaf: issued.Chain[0], Chain: issued.Chain[1:], Key: key}
 	if err := b.Check(o.want.Names, o.r.cfg.Now()); err != nil {
 		return &issuer.Error{Class: issuer.Local, Detail: "the CA's answer is not what was ordered", Err: err}
+	}
+	if o.job.Kind == apiv1.JobDryRun {
+		o.tell(ctx, issuer.Event{Phase: issuer.PhaseCheck, Line: "the dry run got a certificate from " + b.Leaf.Issuer.CommonName + " and threw it away"})
+		return nil
 	}
 	return o.put(ctx, b)
 }
@@ -189,12 +95,8 @@ func (o *order) look() (needed bool, err error) {
 		return false, obsoleteError("the renewal of the certificate is paused: resume it, then renew")
 	}
 	o.wish = wishOf(o.snapshot, o.want)
-	o.issuer = o.snapshot.Issuers[o.want.Issuer]
-	switch {
-	case o.issuer == nil:
-		return false, &issuer.Error{Class: issuer.Permanent, Detail: "the issuer " + o.want.Issuer + " does not exist"}
-	case o.job.Actor == hubActor && o.r.isStalled(o.issuer):
-		return false, &issuer.Error{Class: issuer.Account, Detail: "the account at issuer " + o.want.Issuer + " is unusable: mend it, then renew"}
+	if err := o.choose(); err != nil {
+		return false, err
 	}
 	if o.job.Actor == hubActor {
 		// A job that the hub gave itself is done once nothing is due any more, whoever brought that about.
@@ -208,10 +110,51 @@ func (o *order) look() (needed bool, err error) {
 				have = p.Issued
 			}
 		}
-		_, due := Due(o.want, have, o.r.cfg.Now())
+		_, due := o.r.Due(o.want, have, o.r.cfg.Now())
 		return due, nil
 	}
 	return true, nil
+}
+
+// patience is how many attempts the wished issuer has before every other one goes to the fallback.
+const patience = 4
+
+// choose finds the issuer of this attempt: the wished one, or the fallback where that one is down.
+func (o *order) choose() error {
+	o.issuer = o.snapshot.Issuers[o.want.Issuer]
+	if o.issuer == nil {
+		return &issuer.Error{Class: issuer.Permanent, Detail: "the issuer " + o.want.Issuer + " does not exist"}
+	}
+	if o.job.Kind == apiv1.JobDryRun {
+		staging := o.r.cfg.Staging(o.issuer)
+		if staging == nil {
+			return &issuer.Error{Class: issuer.Permanent, Detail: "the CA of issuer " + o.want.Issuer + " has no staging to try on: certferry cert preflight checks what can be checked without it"}
+		}
+		o.issuer = staging
+		return nil
+	}
+	stalled := o.job.Actor == hubActor && o.r.isStalled(o.issuer)
+	if fallback := o.snapshot.Issuers[o.want.FallbackIssuer]; fallback != nil && !o.r.isStalled(fallback) && (stalled || o.isDown()) {
+		o.issuer = fallback
+		return nil
+	}
+	if stalled {
+		return &issuer.Error{Class: issuer.Account, Detail: "the account at issuer " + o.want.Issuer + " is unusable: mend it, then renew"}
+	}
+	return nil
+}
+
+// isDown says whether the wished issuer had its tries, and nothing but it is at fault. Every other attempt goes there
+// still, as it may be back.
+func (o *order) isDown() bool {
+	switch issuer.Class(o.job.ErrorClass) {
+	case issuer.Account:
+		return true
+	case issuer.Retryable, issuer.RateLimited:
+		return o.job.Attempts > patience && o.job.Attempts%2 == 0
+	default:
+		return false
+	}
 }
 
 // keys chooses the private key, and finds the leaf that is replaced.
@@ -220,14 +163,14 @@ func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, e
 	if err != nil {
 		return nil, nil, &issuer.Error{Class: issuer.Permanent, Err: err}
 	}
-	if have := o.snapshot.Issued[o.want.Name]; have != nil {
+	if have := o.snapshot.Issued[o.want.Name]; have != nil && o.job.Kind != apiv1.JobDryRun {
 		old, err := o.r.cfg.Store.OpenIssued(ctx, o.snapshot.Commit, o.want.Name)
 		switch {
 		case err != nil:
 			// The old bundle is only a help; a new key and an order like the first one do as well.
 			o.r.cfg.Logger.WarnContext(ctx, "bundle in use cannot be opened", "certificate", o.want.Name, "error", err)
 		default:
-			if have.Issuer == o.want.Issuer {
+			if have.Issuer == o.issuer.Name {
 				previous = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: old.Leaf.Raw})
 			}
 			if o.want.Renewal.Key == "keep" && !o.job.NewKey && keyType(have.KeyType) == string(kind) {
@@ -242,42 +185,90 @@ func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, e
 	return key, previous, nil
 }
 
-func (o *order) request(key crypto.Signer, previous []byte) (issuer.Request, error) {
+func (o *order) request(ctx context.Context, key crypto.Signer, previous []byte) (issuer.Request, error) {
 	csr, err := bundle.NewCSR(key, o.want.Names)
 	if err != nil {
 		return issuer.Request{}, fmt.Errorf("make certificate request: %w", err)
 	}
 	request := issuer.Request{
 		// Each attempt is an order of its own.
-		ID:    fmt.Sprintf("%s-%d", o.job.ID, o.job.Attempts),
+		ID:    o.id(),
 		Names: o.want.Names, CSR: csr, Previous: previous,
+		Profile: o.want.Profile, PreferredChain: o.want.PreferredChain,
+		Progress: func(e issuer.Event) { o.progress(ctx, e) },
 	}
 	if acme := o.issuer.ACME; acme != nil {
-		request.Profile, request.PreferredChain = acme.Profile, acme.PreferredChain
+		request.Profile, request.PreferredChain = cmp.Or(request.Profile, acme.Profile), cmp.Or(request.PreferredChain, acme.PreferredChain)
 	}
-	c := o.want.Challenge
-	if c == nil {
-		return request, nil
+	if request.Challenge, err = o.challenge(o.want.Challenge); err != nil {
+		return issuer.Request{}, err
 	}
-	request.Challenge = issuer.Challenge{Type: issuer.ChallengeType(c.Type), Method: c.Method, Webroot: c.Webroot, Hook: c.Hook}
-	if c.Credential != "" {
-		if request.Challenge.Credentials, err = o.r.cfg.Credentials(c.Credential); err != nil {
-			return issuer.Request{}, &issuer.Error{Class: issuer.Local, Detail: "read credential " + c.Credential, Err: err}
+	for i := range o.want.Challenges {
+		named := &o.want.Challenges[i]
+		c, err := o.challenge(&named.Challenge)
+		if err != nil {
+			return issuer.Request{}, err
+		}
+		if request.Overrides == nil {
+			request.Overrides = map[string]issuer.Challenge{}
+		}
+		for _, name := range named.Names {
+			request.Overrides[name] = c
 		}
 	}
 	return request, nil
 }
 
-// place places one order within its time.
-func place(ctx context.Context, driver issuer.Issuer, request issuer.Request) (*issuer.Certificate, error) {
-	within, cancel := context.WithTimeout(ctx, issueTimeout)
-	defer cancel()
-	issued, err := driver.Issue(within, request)
+// id names this attempt.
+func (o *order) id() string { return fmt.Sprintf("%s-%d", o.job.ID, o.job.Attempts) }
+
+// challenge is a challenge with its credentials.
+func (o *order) challenge(c *manifest.Challenge) (out issuer.Challenge, err error) {
+	if c == nil {
+		return out, nil
+	}
+	out = issuer.Challenge{
+		Type: issuer.ChallengeType(c.Type), Method: c.Method, Webroot: c.Webroot, Hook: c.Hook,
+		Credential: c.Credential, Alias: c.Alias, DomainAlias: c.DomainAlias,
+	}
+	if c.Credential != "" {
+		if out.Credentials, err = o.r.cfg.Credentials(c.Credential); err != nil {
+			return out, &issuer.Error{Class: issuer.Local, Detail: "read credential " + c.Credential, Err: err}
+		}
+	}
+	return out, nil
+}
+
+// preflight checks what can be checked without the CA: before the first attempt, and again after the CA or the DNS
+// provider could not go on for a reason that somebody has to mend. A CA counts failed tries.
+func (o *order) preflight(ctx context.Context) error {
+	again := issuer.Class(o.job.ErrorClass) == issuer.ValidationFailed
+	if o.r.cfg.Preflight == nil || o.job.Attempts > 1 && !again {
+		return nil
+	}
+	o.tell(ctx, issuer.Event{Phase: issuer.PhasePrepare, Line: "checking what the CA will check"})
+	return o.r.cfg.Preflight(ctx, o.want, o.issuer, func(line string) { o.tell(ctx, issuer.Event{Line: line}) })
+}
+
+// place places one order within its time, and keeps the books of it.
+func (o *order) place(ctx context.Context, driver issuer.Issuer, request issuer.Request) (*issuer.Certificate, error) {
+	booked, err := o.reserve(ctx, request)
 	if err != nil {
 		return nil, err
 	}
-	if len(issued.Chain) == 0 {
-		return nil, &issuer.Error{Class: issuer.Local, Detail: "the CA's answer holds no certificate"}
+	failpoint.Hit("hub.issue.reserved")
+	within, cancel := context.WithTimeout(ctx, issueTimeout)
+	defer cancel()
+	issued, err := driver.Issue(within, request)
+	if err == nil && len(issued.Chain) == 0 {
+		err = &issuer.Error{Class: issuer.Local, Phase: issuer.PhaseDownload, Detail: "the CA's answer holds no certificate"}
+	}
+	if serr := o.settle(ctx, booked, err); serr != nil {
+		// What is booked too much is only a delay.
+		o.r.cfg.Logger.ErrorContext(ctx, "ledger not settled", "order", request.ID, "error", serr)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return issued, nil
 }
@@ -313,7 +304,7 @@ func (o *order) put(ctx context.Context, b *bundle.Bundle) error {
 	}
 	issue := gitstore.Issue{
 		Certificate: o.want.Name, Bundle: b, Change: change,
-		Issued: manifest.IssuedCertificate{Issuer: o.want.Issuer, KeyType: keyType(o.want.KeyType)},
+		Issued: manifest.IssuedCertificate{Issuer: o.issuer.Name, KeyType: keyType(o.want.KeyType)},
 	}
 	write := o.r.cfg.Store.PutIssued
 	if review := o.r.reviewOf(o.want); review != manifest.ReviewNone {

@@ -364,7 +364,7 @@ func TestInterruptedJobs(t *testing.T) {
 		w.once()
 		// The same again, up to the instruction after main moved.
 		w.ask(hub.Job{Certificate: "example.com", Actor: "ada"})
-		job, found, err := w.db.ClaimJob(t.Context())
+		job, found, err := w.db.ClaimJob(t.Context(), nil)
 		if err != nil || !found {
 			t.Fatal(found, err)
 		}
@@ -381,7 +381,7 @@ func TestInterruptedJobs(t *testing.T) {
 		w.want("example.com", nil)
 		for _, commit := range []string{"", strings.Repeat("ab", 20)} {
 			w.ask(hub.Job{Certificate: "example.com", Actor: "ada"})
-			job, _, err := w.db.ClaimJob(t.Context())
+			job, _, err := w.db.ClaimJob(t.Context(), nil)
 			w.must(err)
 			if commit != "" {
 				w.must(w.db.SetJobCommit(t.Context(), job.ID, commit))
@@ -467,7 +467,7 @@ func TestLandedWalksFar(t *testing.T) {
 	w.once()
 	landed := w.snapshot().Commit
 	w.ask(hub.Job{Certificate: "example.com", Actor: "ada"})
-	job, _, err := w.db.ClaimJob(t.Context())
+	job, _, err := w.db.ClaimJob(t.Context(), nil)
 	w.must(err)
 	w.must(w.db.SetJobCommit(t.Context(), job.ID, landed))
 	for i := range 100 {

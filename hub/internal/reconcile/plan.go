@@ -43,8 +43,8 @@ func (r *Reconciler) plan(ctx context.Context) error {
 		if proposed[name] != nil {
 			have = proposed[name] // what waits for review need not be ordered again
 		}
-		reason, due := Due(want, have, r.cfg.Now())
-		if !due || r.isStalled(snapshot.Issuers[want.Issuer]) {
+		reason, due := r.Due(want, have, r.cfg.Now())
+		if !due || r.isStalled(snapshot.Issuers[want.Issuer]) && snapshot.Issuers[want.FallbackIssuer] == nil {
 			continue
 		}
 		if err := r.enqueue(ctx, snapshot, want, reason); err != nil {
@@ -60,17 +60,17 @@ func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, w
 	case errors.Is(err, hub.ErrNotFound):
 	case err != nil:
 		return err
-	case latest.State == apiv1.JobQueued, latest.State == apiv1.JobRunning, latest.State == apiv1.JobWaiting:
+	case latest.State.Active():
 		return nil
 	case r.cfg.Now().Before(latest.UpdatedAt.Add(minGap)) && latest.State == apiv1.JobDone:
 		return nil
-	case latest.State == apiv1.JobFailed:
+	case latest.State == apiv1.JobFailed, latest.State == apiv1.JobCancelled:
 		stalled, err := r.cfg.Data.Setting(ctx, stalledSetting+want.Name)
 		if err != nil || stalled == wishOf(snapshot, want) {
 			return err
 		}
 	}
-	_, _, err = r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Actor: hubActor, Reason: reason})
+	_, _, err = r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Issuer: want.Issuer, Actor: hubActor, Reason: reason})
 	return err
 }
 

@@ -148,8 +148,8 @@ func (p *publication) state(ctx context.Context, server *hub.Server) (state gits
 func (p *publication) keepFaulty(slots []slot, tip *manifest.Manifest) []slot {
 	for i := range tip.Deployments {
 		d := &tip.Deployments[i]
-		path := manifest.CertificatePath(d.Certificate)
-		if slices.ContainsFunc(p.snapshot.Faults, func(f gitstore.Fault) bool { return f.Path == path }) && p.snapshot.Issued[d.Certificate] != nil {
+		path, first := manifest.CertificatePath(d.Certificate), manifest.CertificatePath(manifest.FirstName(d.Certificate))
+		if slices.ContainsFunc(p.snapshot.Faults, func(f gitstore.Fault) bool { return f.Path == path || f.Path == first }) && p.snapshot.Issued[d.Certificate] != nil {
 			slots = append(slots, slot{certificate: d.Certificate, deployer: d.Deployer, target: d.Target})
 		}
 	}

@@ -7,6 +7,7 @@ package reconcile
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/internal/ledger"
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -41,6 +43,7 @@ type Store interface {
 // Issued reads and writes what was issued.
 type Issued interface {
 	IssuedAt(commit, name string) (*manifest.IssuedCertificate, error)
+	IssuedChain(commit, name string) ([]*x509.Certificate, error)
 	IssueWith(name, leaf string) (commit string, issued *manifest.IssuedCertificate, err error)
 	PutIssued(ctx context.Context, issue gitstore.Issue) (commit string, err error)
 	OpenIssued(ctx context.Context, commit, name string) (*bundle.Bundle, error)
@@ -73,16 +76,24 @@ type Repo interface {
 type Data interface {
 	Queue
 	Outcomes
+	Progress
 	Servers(ctx context.Context, after string, limit int) ([]hub.Server, error)
 	CertificateObservations(ctx context.Context, certificate string) ([]hub.Observation, error)
+	Records
+}
+
+// Records keeps what is to be known later.
+type Records interface {
 	Audit
 	Settings
+	Renewals
 }
 
 // Queue hands out jobs.
 type Queue interface {
 	EnqueueJob(ctx context.Context, job hub.Job) (queued hub.Job, created bool, err error)
-	ClaimJob(ctx context.Context) (job hub.Job, found bool, err error)
+	ClaimJob(ctx context.Context, busy []string) (job hub.Job, found bool, err error)
+	Job(ctx context.Context, id string) (hub.Job, error)
 	RunningJobs(ctx context.Context) ([]hub.Job, error)
 	RequeueJob(ctx context.Context, id string) error
 	LatestJob(ctx context.Context, certificate string) (hub.Job, error)
@@ -94,6 +105,22 @@ type Outcomes interface {
 	FinishJob(ctx context.Context, id string) error
 	WaitJob(ctx context.Context, id string, retryAt time.Time, class, message string) error
 	FailJob(ctx context.Context, id, class, message string) error
+	PutOffJob(ctx context.Context, id string, notBefore time.Time, class, message string) error
+	CancelJob(ctx context.Context, id string, event hub.AuditEvent) (hub.Job, error)
+}
+
+// Progress takes how far a job is.
+type Progress interface {
+	SetJobIssuer(ctx context.Context, id, issuer string) error
+	AppendJobLog(ctx context.Context, id string, lines []hub.JobLine) error
+}
+
+// Renewals keeps when CAs want certificates renewed.
+type Renewals interface {
+	Renewals(ctx context.Context) ([]hub.RenewalPlan, error)
+	RenewalsToCheck(ctx context.Context, now time.Time, limit int) ([]hub.RenewalPlan, error)
+	PutRenewals(ctx context.Context, plans []hub.RenewalPlan) error
+	DeleteRenewal(ctx context.Context, certificate string) error
 }
 
 // Audit is the audit history.
@@ -122,6 +149,16 @@ type Config struct {
 	Data  Data
 	// Issuer makes the driver for an issuer of main. An error that is an *issuer.Error keeps its class.
 	Issuer func(*manifest.Issuer) (issuer.Issuer, error)
+	// Staging is the issuer on which a dry run of another one is made, nil where there is none; nil for none at all.
+	Staging func(*manifest.Issuer) *manifest.Issuer
+	// Ledger keeps what was spent of Limits, which are those of an issuer's account; nil where nothing is counted.
+	Ledger ledger.Store
+	Limits func(*manifest.Issuer) Limits
+	// Preflight says why a CA would refuse, before it is asked: an *issuer.Error of the class that the CA's refusal would
+	// have. It tells its findings line by line. Nil for no preflight.
+	Preflight func(ctx context.Context, want *manifest.Certificate, at *manifest.Issuer, tell func(line string)) error
+	// Leftovers clears up what orders of a killed process left, and tells how far they were; nil for nothing.
+	Leftovers func(ctx context.Context) ([]issuer.Leftover, error)
 	// Credentials returns the variables of a DNS hook by the credential's name.
 	Credentials func(name string) (map[string]string, error)
 	// KeyringVersion is the version of the keyring that the store publishes.
@@ -138,8 +175,9 @@ type Config struct {
 	Soak         time.Duration
 	WaveTimeout  time.Duration
 	OfflineAfter time.Duration
-	// Workers is how many orders run at once.
-	Workers int
+	// Workers is how many orders run at once, IssuerWorkers how many of them at one issuer; 0 for as many as Workers.
+	Workers       int
+	IssuerWorkers int
 	// Interval is the longest time between two passes.
 	Interval time.Duration
 	Now      func() time.Time
@@ -157,8 +195,17 @@ func (c *Config) check() error {
 	case c.Workers < 1, c.Interval <= 0, c.WaveTimeout <= 0, c.OfflineAfter <= 0:
 		return errors.New("make reconciler: workers, interval and the times of rollouts must be positive")
 	}
+	if c.Limits != nil && c.Ledger == nil {
+		return errors.New("make reconciler: limits need a ledger")
+	}
 	if c.Random == nil {
 		c.Random = rand.Float64
+	}
+	if c.IssuerWorkers == 0 {
+		c.IssuerWorkers = c.Workers
+	}
+	if c.Staging == nil {
+		c.Staging = func(*manifest.Issuer) *manifest.Issuer { return nil }
 	}
 	return nil
 }
@@ -172,6 +219,11 @@ type Reconciler struct {
 	orders  sync.WaitGroup
 
 	mu sync.Mutex
+	// running are the orders under way by their job's id.
+	running map[string]*running
+	// renewals are the plans by certificate, planned the commit of main that they were last held against.
+	renewals map[string]*hub.RenewalPlan
+	planned  string
 	// stalled are the issuers whose account is unusable, with the fingerprint of the intent that they had then. It is
 	// not kept: after a restart, perhaps with mended configuration, each gets one more try.
 	stalled map[string]string
@@ -194,6 +246,7 @@ func New(cfg Config) (*Reconciler, error) {
 		cfg:     cfg,
 		trigger: make(chan struct{}, 1),
 		workers: make(chan struct{}, cfg.Workers),
+		running: map[string]*running{},
 		stalled: map[string]string{},
 		keys:    map[string]*seal.PublicKey{},
 		told:    map[string]bool{},
@@ -219,6 +272,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	r.orders.Go(func() { r.askCAs(ctx) })
 	timer := time.NewTimer(r.cfg.Interval)
 	defer timer.Stop()
 	for {
@@ -243,6 +297,9 @@ func (r *Reconciler) Once(ctx context.Context) error {
 		return err
 	}
 	for {
+		if err := r.checkRenewals(ctx); err != nil {
+			return err
+		}
 		if err := r.plan(ctx); err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub/internal/ledger"
+	"github.com/certferry/certferry/issuer"
 )
 
 const (
@@ -20,6 +22,12 @@ const (
 // done: what was ordered is there. Any other is queued again.
 func (r *Reconciler) recover(ctx context.Context) error {
 	if err := r.recallAlerts(ctx); err != nil {
+		return err
+	}
+	if err := r.recallRenewals(ctx); err != nil {
+		return err
+	}
+	if err := r.clearUp(ctx); err != nil {
 		return err
 	}
 	running, err := r.cfg.Data.RunningJobs(ctx)
@@ -43,6 +51,29 @@ func (r *Reconciler) recover(ctx context.Context) error {
 			return fmt.Errorf("take up job %s: %w", job.ID, err)
 		}
 		r.cfg.Logger.InfoContext(ctx, "interrupted job taken up", "job", job.ID, "certificate", job.Certificate, "landed", landed)
+	}
+	return nil
+}
+
+// clearUp ends what orders left running when the last process was killed, and books what they spent. What cannot be
+// cleared up is told and stops nobody.
+func (r *Reconciler) clearUp(ctx context.Context) error {
+	if r.cfg.Leftovers == nil {
+		return nil
+	}
+	left, err := r.cfg.Leftovers(ctx)
+	if err != nil {
+		r.cfg.Logger.ErrorContext(ctx, "not all that interrupted orders left could be cleared up", "error", err)
+	}
+	for _, l := range left {
+		r.cfg.Logger.WarnContext(ctx, "interrupted order cleared up", "order", l.OrderID, "phase", l.Phase, "records_left", len(l.Records))
+		if r.cfg.Ledger == nil || l.Phase == "" {
+			continue
+		}
+		out := ledger.Outcome{Phase: l.Phase, Err: &issuer.Error{Class: issuer.Retryable}}
+		if err := ledger.Settle(ctx, r.cfg.Ledger, ledger.Order{ID: l.OrderID}, out, r.cfg.Now()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

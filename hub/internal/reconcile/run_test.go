@@ -91,11 +91,11 @@ func (b broken) Servers(ctx context.Context, after string, limit int) ([]hub.Ser
 	return b.Data.Servers(ctx, after, limit)
 }
 
-func (b broken) ClaimJob(ctx context.Context) (hub.Job, bool, error) {
+func (b broken) ClaimJob(ctx context.Context, busy []string) (hub.Job, bool, error) {
 	if b.claim {
 		return hub.Job{}, false, errTest
 	}
-	return b.Data.ClaimJob(ctx)
+	return b.Data.ClaimJob(ctx, busy)
 }
 
 func (b broken) RunningJobs(ctx context.Context) ([]hub.Job, error) {

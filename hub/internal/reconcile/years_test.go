@@ -10,7 +10,6 @@ import (
 	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/internal/hubtest"
 	"github.com/certferry/certferry/hub/internal/intent"
-	"github.com/certferry/certferry/hub/internal/reconcile"
 	"github.com/certferry/certferry/issuer"
 	"github.com/certferry/certferry/issuer/privateca"
 )
@@ -67,7 +66,7 @@ func newTwoYears(t *testing.T) *twoYears {
 	var err error
 	y.wishes, err = intent.New(intent.Config{
 		Store: y.store, Files: y.store.Repo(), Jobs: y.db, Audit: y.db, Domain: "example.com", Changed: func() {}, Now: y.clock.Now,
-		Receiver: y.store, Alerts: y.db, Proposals: y.store, CheckIssuer: func(*manifest.Issuer) error { return nil }, Due: reconcile.Due,
+		Receiver: y.store, Alerts: y.db, Proposals: y.store, CheckIssuer: func(*manifest.Issuer) error { return nil }, Due: due,
 	})
 	y.must(err)
 	for _, server := range []string{"web-1", "web-2"} {
