@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -30,12 +29,20 @@ func certificateCommand() *cli.Command {
 			createCommand(),
 			{
 				Name: "renew", Usage: "renew a certificate now", ArgsUsage: "NAME",
-				Flags:  append(waitFlags(), &cli.StringFlag{Name: "reason", Usage: "why, for the history"}),
+				Flags: append(waitFlags(),
+					&cli.StringFlag{Name: "reason", Usage: "why, for the history"},
+					&cli.BoolFlag{Name: "dry-run", Usage: "order at the CA's staging, and throw away what comes"},
+				),
 				Action: renewCertificate,
 			},
+			renewAllCommand(),
 			{
 				Name: "rollback", Usage: "bring back the previous issue on all its servers and pause renewal", ArgsUsage: "NAME",
 				Flags: rollbackFlags(), Action: rollbackCertificate,
+			},
+			{
+				Name: "pause", Usage: "stop renewals until somebody resumes them", ArgsUsage: "NAME",
+				Flags: []cli.Flag{&cli.StringFlag{Name: "reason", Usage: "why, for the history"}}, Action: pauseCertificate,
 			},
 			{Name: "resume", Usage: "end the pause of renewals", ArgsUsage: "NAME", Action: resumeCertificate},
 		},
@@ -117,7 +124,8 @@ func printCertificate(w io.Writer, x apiv1.Certificate, history []apiv1.Commit) 
 	row("name", x.Name)
 	row("state", string(x.State))
 	row("names", strings.Join(x.Names, " "))
-	row("issuer", x.Issuer)
+	row("issuer", strings.TrimSpace(x.Issuer+" "+fallbackText(x)))
+	row("key", keyText(x))
 	if x.Issued != nil {
 		row("serial", x.Issued.Serial)
 		row("valid", day(x.Issued.NotBefore)+" to "+day(x.Issued.NotAfter))
@@ -140,129 +148,13 @@ func printCertificate(w io.Writer, x apiv1.Certificate, history []apiv1.Commit) 
 	}
 	if x.Job != nil && x.Job.State != apiv1.JobDone {
 		row("job", strings.TrimSpace(fmt.Sprintf("%s, attempt %d %s", x.Job.State, x.Job.Attempts, x.Job.Error)))
+		if x.Job.NextStep != "" {
+			row("next step", x.Job.NextStep)
+		}
+		row("log", "certferry job log "+x.Job.ID)
 	}
 	printDeployments(w, x.Placed)
 	printHistory(w, history)
-}
-
-func createCommand() *cli.Command {
-	return &cli.Command{
-		Name: "create", Usage: "wish for a certificate", ArgsUsage: "NAME",
-		Description: "Example: certferry cert create --dns www.example.com --issuer private-ca --to web-1:nginx:site www",
-		Flags: append(waitFlags(),
-			&cli.StringSliceFlag{Name: "dns", Usage: "DNS `NAME`; repeat it for more (default: the certificate's own name)"},
-			&cli.StringFlag{Name: "issuer", Required: true, Usage: "`ISSUER` that signs it"},
-			&cli.StringFlag{Name: "key-type", Usage: "ecdsa-p256 (default), ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096"},
-			&cli.StringSliceFlag{Name: "to", Usage: "`SERVER:DEPLOYER:TARGET` that gets it; repeat it for more"},
-			&cli.StringSliceFlag{Name: "to-labels", Usage: "`SELECTOR:DEPLOYER:TARGET`, such as role=edge:nginx:site"},
-			&cli.StringFlag{Name: "challenge", Usage: "http-01 or dns-01, for an ACME issuer"},
-			&cli.StringFlag{Name: "method", Usage: "webroot, standalone or stateless, for http-01"},
-			&cli.StringFlag{Name: "webroot", Usage: "folder that port 80 serves, for the method webroot"},
-			&cli.StringFlag{Name: "hook", Usage: "acme.sh's DNS hook such as dns_cf, for dns-01"},
-			&cli.StringFlag{Name: "credential", Usage: "name of the hub's credential for the hook"},
-			&cli.IntFlag{Name: "days-before-expiry", Usage: "latest start of a renewal (default 15)"},
-			&cli.BoolFlag{Name: "keep-key", Usage: "keep the private key at renewals"},
-			&cli.StringFlag{Name: "review", Usage: "who must agree to each issue: none, required or two-person"},
-			&cli.StringSliceFlag{Name: "wave", Usage: "`SIZE` of a wave of a rollout, such as 1 or 10%; repeat it for more"},
-		),
-		Action: createCertificate,
-	}
-}
-
-func createCertificate(c *cli.Context) error {
-	name, err := argument(c, "certificate name")
-	if err != nil {
-		return err
-	}
-	spec := apiv1.CertificateSpec{
-		Name: name, Names: c.StringSlice("dns"), Issuer: c.String("issuer"), KeyType: c.String("key-type"),
-		DaysBeforeExpiry: c.Int("days-before-expiry"), KeepKey: c.Bool("keep-key"),
-		Review: c.String("review"), Waves: c.StringSlice("wave"),
-	}
-	if len(spec.Names) == 0 {
-		spec.Names = []string{name}
-	}
-	if c.IsSet("challenge") {
-		spec.Challenge = &apiv1.Challenge{
-			Type: c.String("challenge"), Method: c.String("method"), Webroot: c.String("webroot"),
-			Hook: c.String("hook"), Credential: c.String("credential"),
-		}
-	}
-	if spec.Deployments, err = placements(c.StringSlice("to"), c.StringSlice("to-labels")); err != nil {
-		return err
-	}
-	hub, err := connect(c, false)
-	if err != nil {
-		return err
-	}
-	x, err := hub.CreateCertificate(c.Context, spec)
-	if err != nil {
-		return fmt.Errorf("create certificate %s: %w", name, err)
-	}
-	if c.Bool("wait") {
-		if x, err = waitForCertificate(c, hub, name, ""); err != nil {
-			return err
-		}
-	}
-	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
-}
-
-// placements reads SERVER:DEPLOYER:TARGET; a selector may hold colons nowhere, so the last two are the borders.
-func placements(servers, selectors []string) ([]apiv1.Placement, error) {
-	var all []apiv1.Placement
-	split := func(text string) (who, deployer, target string, err error) {
-		parts := strings.Split(text, ":")
-		if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
-			return "", "", "", usageError{fmt.Errorf("read deployment %q: it reads SERVER:DEPLOYER:TARGET, such as web-1:nginx:site", text)}
-		}
-		return parts[0], parts[1], parts[2], nil
-	}
-	for _, text := range servers {
-		server, deployer, target, err := split(text)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, apiv1.Placement{Server: server, Deployer: deployer, Target: target})
-	}
-	for _, text := range selectors {
-		selector, deployer, target, err := split(text)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, apiv1.Placement{Selector: selector, Deployer: deployer, Target: target})
-	}
-	return all, nil
-}
-
-func renewCertificate(c *cli.Context) error {
-	name, err := argument(c, "certificate")
-	if err != nil {
-		return err
-	}
-	hub, err := connect(c, false)
-	if err != nil {
-		return err
-	}
-	before, err := hub.Certificate(c.Context, name)
-	if err != nil {
-		return fmt.Errorf("renew certificate %s: %w", name, err)
-	}
-	job, err := hub.RenewCertificate(c.Context, name, apiv1.RenewRequest{Reason: c.String("reason")})
-	if err != nil {
-		return fmt.Errorf("renew certificate %s: %w", name, err)
-	}
-	if !c.Bool("wait") {
-		return render(c, job, func(w io.Writer) { _, _ = fmt.Fprintf(w, "job %s: %s\n", job.ID, job.State) })
-	}
-	old := ""
-	if before.Issued != nil {
-		old = before.Issued.LeafSHA256
-	}
-	x, err := waitForCertificate(c, hub, name, old)
-	if err != nil {
-		return err
-	}
-	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
 }
 
 // waitForCertificate waits until another leaf than old is issued and every placement reported on it.
@@ -331,25 +223,24 @@ func rollbackCertificate(c *cli.Context) error {
 	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
 }
 
-func resumeCertificate(c *cli.Context) error {
-	name, err := argument(c, "certificate")
-	if err != nil {
-		return err
+func fallbackText(x apiv1.Certificate) string {
+	if x.FallbackIssuer == "" {
+		return ""
 	}
-	hub, err := connect(c, false)
-	if err != nil {
-		return err
+	return "(else " + x.FallbackIssuer + ")"
+}
+
+// keyText says which kinds of keys it has and where they are kept.
+func keyText(x apiv1.Certificate) string {
+	kinds := x.KeyType
+	if kinds == "" {
+		kinds = "ecdsa-p256"
 	}
-	before, err := hub.Certificate(c.Context, name)
-	if err != nil {
-		return fmt.Errorf("resume certificate %s: %w", name, err)
+	if x.SecondKeyType != "" {
+		kinds += " and " + x.SecondKeyType
 	}
-	if !before.Paused {
-		return errors.Join(errNothingToDo, fmt.Errorf("certificate %s is not paused", name))
+	if x.KeyCustody == "server" {
+		return kinds + ", made and kept on the server"
 	}
-	x, err := hub.ResumeCertificate(c.Context, name)
-	if err != nil {
-		return fmt.Errorf("resume certificate %s: %w", name, err)
-	}
-	return render(c, x, func(w io.Writer) { printCertificate(w, x, nil) })
+	return kinds + ", made and kept by the hub"
 }

@@ -33,6 +33,9 @@ func (s *Service) CreateCertificate(ctx context.Context, actor hub.Principal, re
 		if isFaulty(snapshot, path) {
 			return gitstore.Change{}, conflict("a certificate of this name stands on main, but its file cannot be read: mend it there first")
 		}
+		if _, taken := snapshot.Certificates[wish.SecondName()]; taken && wish.SecondKeyType != "" {
+			return gitstore.Change{}, conflict("the second certificate would be called like one that exists: choose another name")
+		}
 		data, err := wish.Encode()
 		if err != nil {
 			return gitstore.Change{}, fmt.Errorf("write certificate %s: %w", wish.Name, err)
