@@ -171,15 +171,11 @@ func (s *Store) issueChange(issue Issue) (Change, *manifest.IssuedCertificate, e
 	if err := manifest.ValidName(name); err != nil {
 		return Change{}, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if b == nil || b.Leaf == nil || b.Key == nil {
-		return Change{}, nil, fmt.Errorf("%w: the bundle lacks its leaf or its key", ErrInvalid)
+	if b == nil || b.Leaf == nil || (b.Key == nil) != (issue.Issued.KeyCustody == manifest.CustodyServer) {
+		return Change{}, nil, fmt.Errorf("%w: the bundle lacks its leaf or its key, or holds a key that is on a server", ErrInvalid)
 	}
 	document := describeIssued(issue)
-	text, err := document.Encode()
-	if err != nil {
-		return Change{}, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	sealed, err := s.seal(bundle.Header{Certificate: name, LeafSHA256: b.LeafSHA256()}, b, s.cfg.Escrow.Public())
+	files, err := s.issueFiles(document, b)
 	if err != nil {
 		return Change{}, nil, err
 	}
@@ -189,12 +185,8 @@ func (s *Store) issueChange(issue Issue) (Change, *manifest.IssuedCertificate, e
 			return Change{}, nil, err
 		}
 	}
-	dir := manifest.IssuedDir(name)
 	c.Trailers = withTrailer(c.Trailers, TrailerCertificate, name)
-	c.Edits = append(slices.Clip(c.Edits),
-		gitrepo.Edit{Path: path.Join(dir, certificateFile), Data: text},
-		gitrepo.Edit{Path: path.Join(dir, chainFile), Data: b.ChainPEM()},
-		gitrepo.Edit{Path: path.Join(dir, bundleFile), Data: sealed})
+	c.Edits = append(slices.Clip(c.Edits), files...)
 	return c, document, nil
 }
 
@@ -275,7 +267,8 @@ func (s *Store) IssuedChain(commit, name string) ([]*x509.Certificate, error) {
 	return bundle.ParseChain(data)
 }
 
-// OpenIssued opens the escrow copy of a certificate's bundle as of a commit of main.
+// OpenIssued opens the escrow copy of a certificate's bundle as of a commit of main. The bundle has no key where that is
+// on a server.
 func (s *Store) OpenIssued(ctx context.Context, commit, name string) (*bundle.Bundle, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -296,6 +289,9 @@ func (s *Store) openIssued(commit, name string) (*bundle.Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if document.KeyCustody == manifest.CustodyServer {
+		return s.readIssued(h, document)
+	}
 	sealed, err := s.repo.ReadFile(h, path.Join(manifest.IssuedDir(name), bundleFile))
 	if err != nil {
 		return nil, err
@@ -310,7 +306,7 @@ func (s *Store) openIssued(commit, name string) (*bundle.Bundle, error) {
 		return nil, err
 	}
 	want := bundle.Header{Certificate: name, LeafSHA256: document.LeafSHA256}
-	if header != want {
+	if header != want || b.Key == nil {
 		return nil, fmt.Errorf("%w: the sealed bundle is another one than %s says", gitrepo.ErrCorrupt, certificateFile)
 	}
 	return b, nil

@@ -23,6 +23,7 @@ const (
 	certificateFile = "certificate.yaml"
 	chainFile       = "chain.pem"
 	bundleFile      = "bundle.pgp"
+	leafFile        = "leaf.pem"
 )
 
 var (
@@ -122,6 +123,10 @@ func checkIssuedEdit(e gitrepo.Edit) error {
 	case chainFile:
 		if !e.Delete {
 			_, err = bundle.ParseChain(e.Data)
+		}
+	case leafFile:
+		if !e.Delete {
+			_, err = parseLeaf(e.Data)
 		}
 	case bundleFile:
 	default:

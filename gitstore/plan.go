@@ -61,8 +61,8 @@ func (p *publication) planWanted() ([]slot, error) {
 			slots = append(slots, kept)
 			continue
 		}
-		if w.Bundle == nil || w.Bundle.Leaf == nil || w.Bundle.Key == nil {
-			return nil, fmt.Errorf("%w: certificate %s: the bundle lacks its leaf or its key", ErrInvalid, w.Certificate)
+		if w.Bundle == nil || w.Bundle.Leaf == nil || (w.Bundle.Key == nil) != w.KeyOnServer {
+			return nil, fmt.Errorf("%w: certificate %s: the bundle lacks its leaf or its key, or holds a key that is on the server", ErrInvalid, w.Certificate)
 		}
 		leaf := w.Bundle.LeafSHA256()
 		if other, ok := leaves[w.Certificate]; ok && other != leaf {
@@ -70,12 +70,20 @@ func (p *publication) planWanted() ([]slot, error) {
 		}
 		leaves[w.Certificate] = leaf
 		slots = append(slots, slot{bundle: w.Bundle, deployment: manifest.Deployment{
-			Certificate: w.Certificate, Deployer: w.Deployer, Target: w.Target, StepBack: w.StepBack,
+			Certificate: w.Certificate, Deployer: w.Deployer, Target: w.Target, StepBack: w.StepBack, Key: custodyOf(w),
 			Names: w.Bundle.Leaf.DNSNames, LeafSHA256: leaf, SPKISHA256: w.Bundle.SPKISHA256(),
 			NotBefore: w.Bundle.Leaf.NotBefore.UTC(), NotAfter: w.Bundle.Leaf.NotAfter.UTC(),
 		}})
 	}
 	return slots, nil
+}
+
+// custodyOf says where the key is, as a manifest does.
+func custodyOf(w *Wanted) string {
+	if w.KeyOnServer {
+		return manifest.CustodyServer
+	}
+	return ""
 }
 
 func twoLeaves(certificate string) error {

@@ -86,9 +86,10 @@ type Change struct {
 type Issue struct {
 	// Certificate is the object's name.
 	Certificate string
-	// Issued needs Issuer and KeyType; all else is filled in from Bundle.
+	// Issued needs Issuer and KeyType, and KeyCustody and KeyServer where the key is on a server; all else is filled in
+	// from Bundle.
 	Issued manifest.IssuedCertificate
-	// Bundle holds leaf, chain and key.
+	// Bundle holds leaf, chain and key; no key where the key is on a server.
 	Bundle *bundle.Bundle
 	// Change gives actor, trailers, expectation and BeforeRef. An empty subject is made up; its Edits come first
 	// in the same commit.
@@ -115,6 +116,8 @@ type Wanted struct {
 	Deployer    string
 	Target      string
 	Bundle      *bundle.Bundle
+	// KeyOnServer says that the server has the private key already, and Bundle has none.
+	KeyOnServer bool
 	// Keep says that the server keeps what it has of the certificate, whatever that is, instead of Bundle: a rollout
 	// has not reached it yet.
 	Keep bool

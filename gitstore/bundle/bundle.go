@@ -246,6 +246,9 @@ func SPKISHA256(c *x509.Certificate) string {
 // FullChainPEM is the leaf and its chain, as servers read it.
 func (b *Bundle) FullChainPEM() []byte { return append(encodeCertificates(b.Leaf), b.ChainPEM()...) }
 
+// LeafPEM is the leaf alone.
+func (b *Bundle) LeafPEM() []byte { return encodeCertificates(b.Leaf) }
+
 // ChainPEM is the chain without the leaf, empty where there is none.
 func (b *Bundle) ChainPEM() []byte { return encodeCertificates(b.Chain...) }
 

@@ -184,6 +184,8 @@ func (d *Deployment) validate() error {
 		return fmt.Errorf("bundle_size: must lie between 1 and %d", maxBundle)
 	case len(d.BundleKey) > maxBundleKey:
 		return fmt.Errorf("bundle_key: must have at most %d bytes", maxBundleKey)
+	case d.Key != "" && d.Key != CustodyServer:
+		return errors.New("key: must be server or absent")
 	}
 	if key, err := validNames(d.Names); err != nil {
 		return fmt.Errorf("%s: %w", key, err)

@@ -166,6 +166,8 @@ type IssuedCertificate struct {
 	LeafSHA256 string    `yaml:"leafSha256"`
 	// KeyCustody is server where the private key is on a server and nowhere else; empty for the hub.
 	KeyCustody string `yaml:"keyCustody,omitempty"`
+	// KeyServer is the server that has the private key, for the keyCustody server.
+	KeyServer string `yaml:"keyServer,omitempty"`
 	// Revoked is set once the CA was told that nobody should trust it any more.
 	Revoked *Revocation `yaml:"revoked,omitempty"`
 }

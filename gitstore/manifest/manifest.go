@@ -68,8 +68,11 @@ type Deployment struct {
 	// server opens it, in base64. The packet followed by the bundle is the message. It stands here and not in a file of
 	// its own, as each file costs ten thousand servers more than it holds.
 	BundleKey []byte `json:"bundle_key,omitempty"`
-	Deployer  string `json:"deployer"`
-	Target    string `json:"target"`
+	// Key is CustodyServer where the private key was made on the server: the bundle holds none, and the server takes its
+	// own, which SPKISHA256 names. It is empty where the bundle holds the key.
+	Key      string `json:"key,omitempty"`
+	Deployer string `json:"deployer"`
+	Target   string `json:"target"`
 	// StepBack says that a certificate that expires earlier than the one served is meant: somebody rolled back.
 	StepBack bool `json:"step_back,omitempty"`
 }

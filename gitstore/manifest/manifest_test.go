@@ -146,6 +146,7 @@ func TestManifestRefusesEveryFault(t *testing.T) {
 		"leaf":                func(m *manifest.Manifest) { m.Deployments[0].LeafSHA256 = "" },
 		"bundle path":         func(m *manifest.Manifest) { m.Deployments[0].Bundle = "bundles/other.pgp" },
 		"bundle size":         func(m *manifest.Manifest) { m.Deployments[0].BundleSize = 0 },
+		"key elsewhere":       func(m *manifest.Manifest) { m.Deployments[0].Key = "hub" },
 	} {
 		m := goodManifest()
 		change(m)

@@ -158,6 +158,7 @@ func keys() map[string]schema {
 		"IssuedCertificate.spkiSha256": hexDigits(64),
 		"IssuedCertificate.leafSha256": hexDigits(64),
 		"IssuedCertificate.keyCustody": enum("server"),
+		"IssuedCertificate.keyServer":  name(),
 		"Revocation.at":                instant(),
 		"Revocation.reason":            reasons(),
 		"Revocation.by":                text(),

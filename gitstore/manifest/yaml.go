@@ -418,6 +418,11 @@ func (c *IssuedCertificate) Validate() error {
 	if c.KeyCustody != "" && c.KeyCustody != CustodyServer {
 		f.addText("keyCustody", "must be server or empty")
 	}
+	if c.KeyCustody == CustodyServer {
+		f.add("keyServer", ValidName(c.KeyServer))
+	} else if c.KeyServer != "" {
+		f.addText("keyServer", "is for the keyCustody server only")
+	}
 	if r := c.Revoked; r != nil {
 		if _, known := RevocationReasons[r.Reason]; !known || !wholeUTC(r.At) {
 			f.addText("revoked", "needs a reason of RFC 5280 and a time of whole seconds in UTC")

@@ -185,8 +185,17 @@ func (s *Service) issuedAt(name string, commit gitrepo.Hash) (*manifest.IssuedCe
 
 // restore makes the edits that bring issued/<xx>/<name>/ back to what it was at commit.
 func (s *Service) restore(name string, commit gitrepo.Hash) ([]gitrepo.Edit, error) {
+	issued, err := s.issuedAt(name, commit)
+	if err != nil {
+		return nil, err
+	}
+	// A key that is on its server has no sealed bundle here, and its leaf beside the chain.
+	files, other := []string{"certificate.yaml", "chain.pem", "bundle.pgp"}, "leaf.pem"
+	if issued.KeyCustody == manifest.CustodyServer {
+		files[2], other = other, files[2]
+	}
 	var edits []gitrepo.Edit
-	for _, file := range []string{"certificate.yaml", "chain.pem", "bundle.pgp"} {
+	for _, file := range files {
 		path := manifest.IssuedDir(name) + "/" + file
 		data, err := s.cfg.Files.ReadFile(commit, path)
 		if err != nil {
@@ -194,5 +203,25 @@ func (s *Service) restore(name string, commit gitrepo.Hash) ([]gitrepo.Edit, err
 		}
 		edits = append(edits, gitrepo.Edit{Path: path, Data: data})
 	}
-	return edits, nil
+	return s.without(edits, manifest.IssuedDir(name)+"/"+other)
+}
+
+// without adds the removal of a file, where main has it.
+func (s *Service) without(edits []gitrepo.Edit, path string) ([]gitrepo.Edit, error) {
+	snapshot, err := s.cfg.Store.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	head, err := gitrepo.ParseHash(snapshot.Commit)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.cfg.Files.ReadFile(head, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return edits, nil
+	case err != nil:
+		return nil, err
+	}
+	return append(edits, gitrepo.Edit{Path: path, Delete: true}), nil
 }
