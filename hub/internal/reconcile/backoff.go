@@ -10,6 +10,7 @@ import (
 const (
 	maxBackoff       = 6 * time.Hour
 	rateLimitBackoff = time.Hour
+	soonest          = 5 * time.Minute
 	localBackoff     = 10 * time.Minute
 )
 
@@ -43,6 +44,20 @@ func backoff(e *issuer.Error, attempt int, random func() float64) (wait time.Dur
 		wait = doubled(time.Minute, attempt)
 	}
 	return max(wait+time.Duration(float64(wait)*random()/10), e.RetryAfter), true
+}
+
+// hurry shortens a wait where little time is left until the certificate expires, so that it still gets several tries
+// after a long outage. What a CA asked for, or counts, is not shortened.
+func hurry(wait time.Duration, e *issuer.Error, left time.Duration) time.Duration {
+	switch e.Class {
+	case issuer.Retryable, issuer.DNSProvider, issuer.Local:
+	default:
+		return wait
+	}
+	if left < 0 {
+		return wait
+	}
+	return max(min(wait, max(left/10, soonest)), e.RetryAfter)
 }
 
 // doubled is first, doubled for each attempt after the first, up to maxBackoff.

@@ -44,3 +44,25 @@ func TestBackoff(t *testing.T) {
 		})
 	}
 }
+
+func TestHurry(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		class      issuer.Class
+		left, want time.Duration
+		after      time.Duration
+	}{
+		"plenty of time":        {issuer.Retryable, 90 * day, 6 * time.Hour, 0},
+		"little time":           {issuer.Retryable, 10 * time.Hour, time.Hour, 0},
+		"hardly any time":       {issuer.DNSProvider, time.Minute, 5 * time.Minute, 0},
+		"expired":               {issuer.Local, 0, 5 * time.Minute, 0},
+		"never issued":          {issuer.Retryable, -1, 6 * time.Hour, 0},
+		"what the CA asked for": {issuer.Retryable, time.Hour, 2 * time.Hour, 2 * time.Hour},
+		"what the CA counts":    {issuer.ValidationFailed, time.Hour, 6 * time.Hour, 0},
+		"what the CA limits":    {issuer.RateLimited, time.Hour, 6 * time.Hour, 0},
+	} {
+		if got := hurry(6*time.Hour, &issuer.Error{Class: tc.class, RetryAfter: tc.after}, tc.left); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}

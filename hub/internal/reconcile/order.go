@@ -82,6 +82,14 @@ func (o *order) run(ctx context.Context) error {
 	return o.put(ctx, b)
 }
 
+// timeLeft is how long the issue that is served now is good for; negative where there is none.
+func (o *order) timeLeft() time.Duration {
+	if o.snapshot == nil || o.snapshot.Issued[o.job.Certificate] == nil {
+		return -1
+	}
+	return o.snapshot.Issued[o.job.Certificate].NotAfter.Sub(o.r.cfg.Now())
+}
+
 // look reads what is wished now, which may be something else than when the job was queued.
 func (o *order) look() (needed bool, err error) {
 	if o.snapshot, err = o.r.cfg.Store.Snapshot(); err != nil {

@@ -111,6 +111,7 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 		return r.cfg.Data.WaitJob(ctx, o.job.ID, r.cfg.Now(), string(e.Class), cause.Error())
 	}
 	if wait, again := backoff(e, o.job.Attempts, r.cfg.Random); again {
+		wait = hurry(wait, e, o.timeLeft())
 		retryAt := r.cfg.Now().Add(wait)
 		log.WarnContext(ctx, "order failed", "class", e.Class, "retry_at", retryAt.UTC().Format(time.RFC3339))
 		return r.cfg.Data.WaitJob(ctx, o.job.ID, retryAt, string(e.Class), cause.Error())
