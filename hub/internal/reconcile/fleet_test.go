@@ -193,7 +193,7 @@ func TestNoneOfManyCertificatesExpiresInTwoYears(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	n := 150
-	if text := os.Getenv("CERTFERRY_FLEET"); text != "" { //nolint:forbidigo // how much a test does is set from outside
+	if text := os.Getenv("CERTFERRY_FLEET"); text != "" {
 		var err error
 		if n, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
