@@ -174,6 +174,8 @@ type HeartbeatReply struct {
 	IntervalSeconds int    `json:"interval_seconds"`
 	// RotateKey asks the agent to make a new key and to offer it.
 	RotateKey bool `json:"rotate_key,omitempty"`
+	// CertificateRequests ask for requests of keys that stay on the server.
+	CertificateRequests []WantedRequest `json:"certificate_requests,omitempty"`
 }
 
 // DeploymentPhase is a step of the agent's deployment transaction.

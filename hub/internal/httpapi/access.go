@@ -50,6 +50,9 @@ var access = map[string]who{
 	"heartbeat":         agent,
 	"report":            agent,
 	"offer-server-key":  agent,
+
+	"send-certificate-request": agent,
+
 	"rotate-server-key": operators,
 
 	"list-servers":        viewers,

@@ -19,7 +19,7 @@ var permitted = map[string]string{
 	"heartbeat":         "agent", "report": "agent",
 	"list-servers": "viewer operator admin", "get-server": "viewer operator admin", "list-server-history": "viewer operator admin",
 	"approve-server": "operator admin", "rollback-server": "operator admin", "resume-server": "operator admin",
-	"rotate-server-key": "operator admin", "offer-server-key": "agent",
+	"rotate-server-key": "operator admin", "offer-server-key": "agent", "send-certificate-request": "agent",
 	"list-certificates": "viewer operator admin", "get-certificate": "viewer operator admin",
 	"list-certificate-history": "viewer operator admin", "create-certificate": "operator admin",
 	"renew-certificate": "operator admin", "rollback-certificate": "operator admin", "resume-certificate": "operator admin",

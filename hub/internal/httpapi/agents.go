@@ -121,6 +121,9 @@ func (s *server) heartbeat(ctx context.Context, c *call, in *input[apiv1.Heartbe
 	if reply.RotateKey, _, err = s.rotation(ctx, row.Name); err != nil {
 		return nil, err
 	}
+	if reply.CertificateRequests, err = s.wanted(ctx, row); err != nil {
+		return nil, err
+	}
 	tip, err := s.tip(row.Name)
 	if err != nil {
 		return nil, err

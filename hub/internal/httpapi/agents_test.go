@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -144,7 +145,7 @@ func TestHeartbeat(t *testing.T) {
 	agent := w.agent("web-1", hub.ServerApproved)
 	reply := decode[apiv1.HeartbeatReply](t, w.send(http.MethodPost, "/api/v1/servers/heartbeat", agent,
 		apiv1.HeartbeatRequest{Counter: 1, Status: "ok", Facts: &apiv1.Facts{Hostname: "web-1.example.com"}}))
-	if want := (apiv1.HeartbeatReply{State: "approved", IntervalSeconds: 60}); reply != want {
+	if want := (apiv1.HeartbeatReply{State: "approved", IntervalSeconds: 60}); !reflect.DeepEqual(reply, want) {
 		t.Errorf("before the first commit: %+v", reply)
 	}
 	w.fleet.edit(func(f *fleet) {

@@ -97,6 +97,7 @@ func (c *Config) changed() {
 type Data interface {
 	Servers
 	Rotations
+	Requests
 	Accounts
 	Jobs
 	Audit

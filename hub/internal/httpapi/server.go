@@ -64,6 +64,7 @@ func newServer(cfg Config) *server {
 	s.addAgents()
 	s.addServers()
 	s.addRotations()
+	s.addRequests()
 	s.addCertificates()
 	s.addOverview()
 	s.addCommits()

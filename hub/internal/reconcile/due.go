@@ -25,6 +25,7 @@ const (
 	reasonKeyType     = "its key type changed"
 	reasonIssuer      = "its issuer changed"
 	reasonCustody     = "its key is to be kept elsewhere"
+	reasonServer      = "its key is to be kept on another server"
 	reasonRevoked     = "it was revoked"
 	reasonAge         = "its renewal time came"
 )
@@ -46,6 +47,8 @@ func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, plan *hub
 		return reasonIssuer, true
 	case custody(want.KeyCustody) != custody(have.KeyCustody):
 		return reasonCustody, true
+	case have.KeyServer != serverOf(want):
+		return reasonServer, true
 	case have.Revoked != nil:
 		return reasonRevoked, true
 	case !now.Before(RenewAt(want, have, plan)):

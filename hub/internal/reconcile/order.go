@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"time"
 
@@ -72,7 +73,7 @@ func (o *order) run(ctx context.Context) error {
 	failpoint.Hit("hub.issue.received")
 	o.r.arm(o.issuer.Name)
 	b := &bundle.Bundle{Leaf: issued.Chain[0], Chain: issued.Chain[1:], Key: key}
-	if err := b.Check(o.want.Names, o.r.cfg.Now()); err != nil {
+	if err := errors.Join(b.Check(o.want.Names, o.r.cfg.Now()), checkAnswer(b, request.CSR, o.want)); err != nil {
 		return &issuer.Error{Class: issuer.Local, Detail: "the CA's answer is not what was ordered", Err: err}
 	}
 	if o.job.Kind == apiv1.JobDryRun {
@@ -165,7 +166,7 @@ func (o *order) isDown() bool {
 	}
 }
 
-// keys chooses the private key, and finds the leaf that is replaced.
+// keys chooses the private key, nil where its server makes it, and finds the leaf that is replaced.
 func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, err error) {
 	kind, err := bundle.ParseKeyType(o.want.KeyType)
 	if err != nil {
@@ -181,10 +182,13 @@ func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, e
 			if have.Issuer == o.issuer.Name {
 				previous = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: old.Leaf.Raw})
 			}
-			if o.want.Renewal.Key == "keep" && !o.job.NewKey && keyType(have.KeyType) == string(kind) {
+			if o.want.Renewal.Key == "keep" && !o.job.NewKey && old.Key != nil && !o.keyOnServer() && keyType(have.KeyType) == string(kind) {
 				return old.Key, previous, nil
 			}
 		}
+	}
+	if o.keyOnServer() {
+		return nil, previous, nil
 	}
 	key, err = bundle.GenerateKey(kind)
 	if err != nil {
@@ -194,9 +198,9 @@ func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, e
 }
 
 func (o *order) request(ctx context.Context, key crypto.Signer, previous []byte) (issuer.Request, error) {
-	csr, err := bundle.NewCSR(key, o.want.Names)
+	csr, err := o.signingRequest(ctx, key)
 	if err != nil {
-		return issuer.Request{}, fmt.Errorf("make certificate request: %w", err)
+		return issuer.Request{}, err
 	}
 	request := issuer.Request{
 		// Each attempt is an order of its own.
@@ -313,6 +317,9 @@ func (o *order) put(ctx context.Context, b *bundle.Bundle) error {
 	issue := gitstore.Issue{
 		Certificate: o.want.Name, Bundle: b, Change: change,
 		Issued: manifest.IssuedCertificate{Issuer: o.issuer.Name, KeyType: keyType(o.want.KeyType)},
+	}
+	if b.Key == nil {
+		issue.Issued.KeyCustody, issue.Issued.KeyServer = manifest.CustodyServer, serverOf(o.want)
 	}
 	write := o.r.cfg.Store.PutIssued
 	if review := o.r.reviewOf(o.want); review != manifest.ReviewNone {

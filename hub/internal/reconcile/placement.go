@@ -9,6 +9,8 @@ import (
 
 // placements answers which certificates belong on a server without looking at every certificate for every server.
 type placements struct {
+	// issued are the certificates in use, by name.
+	issued   map[string]*manifest.IssuedCertificate
 	named    map[string][]slot
 	selected []selected
 }
@@ -20,7 +22,7 @@ type selected struct {
 
 // newPlacements indexes the certificates that were issued: one that was not has nothing to be deployed.
 func newPlacements(snapshot *gitstore.Snapshot) *placements {
-	p := &placements{named: map[string][]slot{}}
+	p := &placements{issued: snapshot.Issued, named: map[string][]slot{}}
 	bySelector := map[string][]slot{}
 	for _, name := range sortedKeys(snapshot.Certificates) {
 		if snapshot.Issued[name] == nil {
@@ -44,7 +46,7 @@ func newPlacements(snapshot *gitstore.Snapshot) *placements {
 	return p
 }
 
-// on returns the slots of a server, in no order.
+// on returns the slots of a server, in no order. A certificate whose key is on another server is left out.
 func (p *placements) on(server string, labels map[string]string) []slot {
 	slots := slices.Clone(p.named[server])
 	for i := range p.selected {
@@ -52,5 +54,8 @@ func (p *placements) on(server string, labels map[string]string) []slot {
 			slots = append(slots, p.selected[i].slots...)
 		}
 	}
-	return slots
+	return slices.DeleteFunc(slots, func(s slot) bool {
+		keeper := p.issued[s.certificate].KeyServer
+		return keeper != "" && keeper != server
+	})
 }

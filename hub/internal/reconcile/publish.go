@@ -210,6 +210,7 @@ func (p *publication) deployments(ctx context.Context, server string, slots []sl
 		back := (tip == nil || !p.holds(tip.Manifest, s)) && stepsBack(p.snapshot.Issued[s.certificate], s, history)
 		wanted = append(wanted, gitstore.Wanted{
 			Certificate: s.certificate, Deployer: s.deployer, Target: s.target, Bundle: b, StepBack: back,
+			KeyOnServer: p.snapshot.Issued[s.certificate].KeyCustody == manifest.CustodyServer,
 		})
 	}
 	return wanted, nil

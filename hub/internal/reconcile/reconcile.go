@@ -76,6 +76,7 @@ type Repo interface {
 type Data interface {
 	Queue
 	Outcomes
+	Requests
 	Progress
 	Servers(ctx context.Context, after string, limit int) ([]hub.Server, error)
 	CertificateObservations(ctx context.Context, certificate string) ([]hub.Observation, error)
