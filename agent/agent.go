@@ -60,6 +60,8 @@ type Deployment struct {
 	Target      string
 	Names       []string
 	Bundle      *bundle.Bundle
+	// KeyOnServer says that the private key was made here: Bundle comes without it, and this server's own is put there.
+	KeyOnServer bool
 	// StepBack says that an earlier expiry than the one served is meant.
 	StepBack bool
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/certferry/certferry/agent"
 	"github.com/certferry/certferry/agent/internal/deploy"
 	"github.com/certferry/certferry/agent/internal/deployer"
+	"github.com/certferry/certferry/agent/internal/keystore"
 	"github.com/certferry/certferry/agent/internal/policy"
 	"github.com/certferry/certferry/agent/internal/probe"
 	"github.com/certferry/certferry/agent/internal/report"
@@ -40,6 +41,7 @@ type hubAPI interface {
 	Heartbeat(ctx context.Context, req apiv1.HeartbeatRequest) (apiv1.HeartbeatReply, error)
 	Report(ctx context.Context, req apiv1.ReportRequest) error
 	OfferKey(ctx context.Context, req apiv1.OfferKeyRequest) (apiv1.OfferedKey, error)
+	SendCSR(ctx context.Context, req apiv1.CertificateRequest) error
 }
 
 // deployments carries out and undoes deployments; *deploy.Deployer is one.
@@ -59,6 +61,7 @@ type Agent struct {
 	source *source.Source
 	deploy deployments
 	outbox *report.Outbox
+	keys   *keystore.Store
 	hub    hubAPI
 	// fingerprint is that of the present key: heartbeats and status ask for it while a cycle may replace the key.
 	fingerprint atomic.Pointer[string]
@@ -94,6 +97,10 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	own, err := keystore.Open(dir.Path("keys"))
+	if err != nil {
+		return nil, err
+	}
 	deployer, err := deploy.New(deploy.Config{
 		StateDir: cfg.StateDir, Deployers: deployer.Registry(), Prober: &probe.Prober{},
 		Policy: func() (*policy.Policy, error) { return policy.Load(cfg.Policy) },
@@ -106,7 +113,7 @@ func New(cfg Config, env Environment) (*Agent, error) {
 	from.SetKeys(keys.present, keys.next, keys.old)
 	a := &Agent{
 		cfg: cfg, env: env, log: env.Logger, dir: dir, id: id,
-		source: from, deploy: deployer, outbox: outbox, hub: hub,
+		source: from, deploy: deployer, outbox: outbox, keys: own, hub: hub,
 	}
 	a.fingerprint.Store(&id.Fingerprint)
 	return a, nil

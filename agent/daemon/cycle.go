@@ -189,12 +189,13 @@ func (a *Agent) accept(st *source.State, deployed string) error {
 	if err != nil {
 		return err
 	}
+	a.noteKeys(st)
 	return a.promote(st)
 }
 
 // apply deploys st and notes and reports the outcome.
 func (a *Agent) apply(ctx context.Context, cause string, st *source.State, progress state.Progress) (Result, error) {
-	outcomes, err := a.deploy.Deploy(ctx, st.Deployments)
+	outcomes, err := a.deploy.Deploy(ctx, a.withKeys(ctx, st.Deployments))
 	if err != nil {
 		return Result{}, a.refused(progress, st.Commit, err)
 	}

@@ -97,6 +97,7 @@ func (a *Agent) heartbeat(ctx context.Context, withFacts bool) (interval time.Du
 	if reply.RotateKey {
 		a.rotate(ctx)
 	}
+	a.sendRequests(ctx, reply.CertificateRequests)
 	interval = heartbeatInterval
 	if reply.IntervalSeconds > 0 {
 		interval = time.Duration(reply.IntervalSeconds) * time.Second

@@ -74,6 +74,15 @@ func NewCSR(key crypto.Signer, names []string) ([]byte, error) {
 	return der, nil
 }
 
+// ParseKey reads one private key from PEM data that holds nothing else.
+func ParseKey(data []byte) (crypto.Signer, error) {
+	all, err := blocks(data)
+	if err != nil || len(all) != 1 {
+		return nil, errors.New("parse private key: one PEM block was expected")
+	}
+	return parseKey(all[0])
+}
+
 func parseKey(block *pem.Block) (crypto.Signer, error) {
 	var key any
 	var err error

@@ -146,6 +146,9 @@ func (d *Deployer) verify(p *plan, allowed *policy.Policy) error {
 	if p.driver == nil {
 		return fmt.Errorf("deployer %q is not part of this agent", dep.Deployer)
 	}
+	if dep.KeyOnServer && dep.Bundle != nil && dep.Bundle.Key == nil {
+		return fmt.Errorf("the private key of certificate %q should be on this server and is not: renew the certificate, and a new key is made here", dep.Certificate)
+	}
 	if err := checkBundle(dep.Bundle, dep.Names, d.now()); err != nil {
 		return err
 	}

@@ -180,7 +180,7 @@ func openAll(trust Trust, signers []*seal.PublicKey, m *manifest.Manifest, files
 		}
 		deployments = append(deployments, agent.Deployment{
 			Certificate: d.Certificate, Deployer: d.Deployer, Target: d.Target,
-			Names: d.Names, Bundle: b, StepBack: d.StepBack,
+			Names: d.Names, Bundle: b, StepBack: d.StepBack, KeyOnServer: d.Key == manifest.CustodyServer,
 		})
 	}
 	return deployments, nil
@@ -218,6 +218,8 @@ func open(trust Trust, signers []*seal.PublicKey, d manifest.Deployment, sealed 
 		return nil, refuse("bundle of certificate %s holds another issue than the manifest names", d.Certificate)
 	case b.SPKISHA256() != d.SPKISHA256:
 		return nil, refuse("bundle of certificate %s holds another key than the manifest names", d.Certificate)
+	case d.Key == manifest.CustodyServer && b.Key != nil:
+		return nil, refuse("bundle of certificate %s holds a private key, the manifest says that it is this server's own", d.Certificate)
 	case !b.Leaf.NotAfter.Equal(d.NotAfter) || !b.Leaf.NotBefore.Equal(d.NotBefore):
 		return nil, refuse("bundle of certificate %s has other dates than the manifest names", d.Certificate)
 	}
