@@ -50,6 +50,8 @@ func (a *account) thumbprint() (string, error) {
 
 // account returns the account of the directory, registered where it is not yet.
 func (i *Issuer) account(ctx context.Context) (*account, error) {
+	i.registering.Lock()
+	defer i.registering.Unlock()
 	sum := sha256.Sum256([]byte(i.cfg.Directory))
 	dir := filepath.Join(i.cfg.StateDir, hex.EncodeToString(sum[:8]))
 	if err := os.MkdirAll(dir, 0o700); err != nil {

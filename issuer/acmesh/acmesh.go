@@ -8,12 +8,17 @@
 package acmesh
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/certferry/certferry/issuer"
@@ -34,10 +39,13 @@ type Config struct {
 	Email string
 	// CABundle is a PEM file that the CA's TLS certificate must chain to; empty for the system's.
 	CABundle string
-	// StandalonePort is where the method standalone listens; 0 for 80.
+	// StandalonePort is where the method standalone listens, TLSPort where tls-alpn-01 does; 0 for 80 and 443.
 	StandalonePort int
-	// DNSWait is how long a TXT record is given to spread before the CA looks.
+	TLSPort        int
+	// DNSWait is how long TXT records are given to spread before the CA looks: at most, where LookupTXT sees them sooner.
 	DNSWait time.Duration
+	// LookupTXT asks the servers of a zone for the TXT records of a name; nil to wait without looking.
+	LookupTXT func(ctx context.Context, name string) ([]string, error)
 	// EAB returns what binds the account to one at the CA (RFC 8555 §7.3.4); nil where the CA asks for nothing.
 	EAB func() (kid string, hmac []byte, err error)
 	// User is the account that acme.sh runs as where this process is root; empty for this process' own.
@@ -51,14 +59,18 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Issuer orders certificates from one CA under one account. It is an issuer.Issuer.
+// Issuer orders certificates from one CA under one account. Orders run side by side: each has a home of its own.
 type Issuer struct {
 	cfg Config
-	// order holds one token, the right to order: acme.sh and the CA's limits both count by account.
-	order chan struct{}
+	// registering is held while the account is looked for, so that it is registered once.
+	registering sync.Mutex
 }
 
-var _ issuer.Issuer = (*Issuer)(nil)
+var (
+	_ issuer.Issuer    = (*Issuer)(nil)
+	_ issuer.Recoverer = (*Issuer)(nil)
+	_ issuer.DNSTester = (*Issuer)(nil)
+)
 
 // New checks cfg. It talks to nobody.
 func New(cfg Config) (*Issuer, error) {
@@ -70,16 +82,14 @@ func New(cfg Config) (*Issuer, error) {
 			return nil, fmt.Errorf("set up acme.sh: %w", err)
 		}
 	}
-	return &Issuer{cfg: cfg, order: make(chan struct{}, 1)}, nil
+	return &Issuer{cfg: cfg}, nil
 }
 
 func checkConfig(cfg *Config) error {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Minute
 	}
-	if cfg.StandalonePort == 0 {
-		cfg.StandalonePort = 80
-	}
+	cfg.StandalonePort, cfg.TLSPort = cmp.Or(cfg.StandalonePort, 80), cmp.Or(cfg.TLSPort, 443)
 	if cfg.Now == nil || cfg.Logger == nil {
 		return errors.New("clock or logger is missing")
 	}
@@ -98,48 +108,124 @@ func checkConfig(cfg *Config) error {
 	return checkAccount(cfg)
 }
 
-// Issue orders a certificate for the CSR of req. One order of an account runs at a time; others wait.
+// Issue orders a certificate for the CSR of req.
 func (i *Issuer) Issue(ctx context.Context, req issuer.Request) (*issuer.Certificate, error) {
 	if err := i.checkRequest(req); err != nil {
 		return nil, err
 	}
-	select {
-	case i.order <- struct{}{}:
-		defer func() { <-i.order }()
-	case <-ctx.Done():
-		return nil, &issuer.Error{Class: issuer.Retryable, Detail: "another order of the account took all the time", Err: ctx.Err()}
+	if err := i.verify(&req); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.Timeout)
 	defer cancel()
+	req.Tell(issuer.Event{Phase: issuer.PhaseAccount})
 	account, err := i.account(ctx)
 	if err != nil {
+		return nil, at(err, issuer.PhaseAccount)
+	}
+	home, err := i.newHome(&req, account)
+	if err != nil {
+		return nil, local("prepare a folder for acme.sh", err)
+	}
+	defer i.remove(ctx, home)
+	chain, err := i.order(ctx, home, &req)
+	if cerr := i.clearAfter(ctx, home, &req); cerr != nil && err != nil {
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
 		return nil, err
 	}
-	home, err := i.newHome(req, account)
-	if err != nil {
-		return nil, &issuer.Error{Class: issuer.Local, Detail: "prepare a folder for acme.sh", Err: err}
-	}
-	defer func() {
-		if err := home.remove(); err != nil {
-			i.cfg.Logger.ErrorContext(ctx, "folder of acme.sh not removed", slog.Any("error", err))
-		}
-	}()
-	result, err := i.run(ctx, home, req)
-	if err != nil {
+	return &issuer.Certificate{Chain: chain}, nil
+}
+
+// order runs acme.sh and takes what it left.
+func (i *Issuer) order(ctx context.Context, home *home, req *issuer.Request) ([]*x509.Certificate, error) {
+	result, err := i.issue(ctx, home, req)
+	if err != nil && !result.phase.Spent() {
 		return nil, err
 	}
-	chain, checkErr := home.chain(req, i.cfg.Now())
+	chain, checkErr := home.chain(*req, i.cfg.Now())
 	if checkErr == nil {
-		return &issuer.Certificate{Chain: chain}, nil
+		req.Tell(issuer.Event{Phase: issuer.PhaseCheck, Line: "the certificate is what was ordered"})
+		return chain, nil // also where it came in the last moment
 	}
-	if ctx.Err() != nil {
-		return nil, &issuer.Error{Class: issuer.Retryable, Detail: "the order took too long or was cancelled", Err: ctx.Err()}
+	if err != nil {
+		return nil, err
 	}
 	failed := classify(home.log(), result, i.cfg.Now())
+	if record := home.failedRecord(); record != "" {
+		failed = &issuer.Error{
+			Class: issuer.DNSProvider, Name: strings.TrimPrefix(record, "_acme-challenge."),
+			Detail: "the DNS provider did not take the TXT record: check the credential; " + lastLine(result.output),
+		}
+	}
+	failed.Phase = result.phase
 	if failed.Detail == "" {
 		failed.Detail = checkErr.Error()
 	}
 	return nil, failed
+}
+
+// clearAfter removes the records that acme.sh did not remove, as after it was stopped.
+func (i *Issuer) clearAfter(ctx context.Context, home *home, req *issuer.Request) error {
+	if len(home.left()) == 0 {
+		return nil
+	}
+	// Records are removed even when the order was cancelled.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
+	defer cancel()
+	err := i.clearDNS(ctx, home, req.Progress)
+	if err != nil {
+		i.cfg.Logger.ErrorContext(ctx, "TXT records of an order are left", slog.String("order", req.ID), slog.Any("error", err))
+		req.Tell(issuer.Event{Line: err.Error()})
+	}
+	return err
+}
+
+// remove deletes a home.
+func (i *Issuer) remove(ctx context.Context, home *home) {
+	if err := home.remove(); err != nil {
+		i.cfg.Logger.ErrorContext(ctx, "folder of acme.sh not removed", slog.Any("error", err))
+	}
+}
+
+// verify checks that the script and the hooks of an order are as they were published.
+func (i *Issuer) verify(req *issuer.Request) error {
+	if i.cfg.Verify == nil {
+		return nil
+	}
+	files := []string{"acme.sh"}
+	for _, name := range req.Names {
+		c := req.ChallengeOf(name)
+		if c.Type != issuer.DNS01 {
+			continue
+		}
+		// Hooks of the administrator's own have no published form.
+		if path, err := i.hookFile(c.Hook); err == nil && filepath.Dir(filepath.Dir(path)) == filepath.Dir(i.cfg.Script) {
+			files = append(files, "dnsapi/"+c.Hook+".sh")
+		}
+	}
+	slices.Sort(files)
+	if err := i.cfg.Verify(slices.Compact(files)...); err != nil {
+		return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Detail: "acme.sh was changed since it was installed: install it again (certferry-hub acme install)", Err: err}
+	}
+	return nil
+}
+
+// at notes how far an order was when it failed.
+func at(err error, phase issuer.Phase) error {
+	if e := new(issuer.Error); errors.As(err, &e) && e.Phase == "" {
+		e.Phase = phase
+	}
+	return err
+}
+
+// local gives err a class where it has none.
+func local(detail string, err error) error {
+	if e := new(issuer.Error); errors.As(err, &e) {
+		return at(err, issuer.PhasePrepare)
+	}
+	return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Detail: detail, Err: err}
 }
 
 // Thumbprint is the JWK thumbprint of the account (RFC 7638): for the method stateless, a web server answers

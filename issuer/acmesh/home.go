@@ -26,75 +26,159 @@ const (
 	// maxLog bounds what is read of acme.sh's log, in bytes.
 	maxLog  = 8 << 20
 	acmeURN = "urn:ietf:params:acme:error:"
+	// wrapperSlack is how much longer than this program the hook waits for it.
+	wrapperSlack = 10 * time.Second
 )
 
 // home is the folder of one run.
 type home struct {
-	dir  string
-	cert string
+	dir     string
+	cert    string
+	orderID string
+	// credentials are the variables of the order's hooks, credentialNames what the hub calls them.
+	credentials     map[string]string
+	credentialNames []string
+	// mask hides the credentials in what is told.
+	mask *strings.Replacer
+	// lastRecord is the name of the record that is made last, empty for none.
+	lastRecord string
+	// wait is how long the last record's hook waits at most.
+	wait time.Duration
+	// do is what records.sh does.
+	do string
 }
 
-// newHome makes the folder with everything that acme.sh reads.
-func (i *Issuer) newHome(req issuer.Request, a *account) (*home, error) {
-	dir, err := os.MkdirTemp(i.cfg.WorkDir, req.ID+"-") // made with mode 0700
+func openFolder(dir string) *home {
+	return &home{dir: dir, credentials: map[string]string{}, mask: strings.NewReplacer()}
+}
+
+// newFolder makes an empty home.
+func (i *Issuer) newFolder(orderID string) (*home, error) {
+	dir, err := os.MkdirTemp(i.cfg.WorkDir, orderID+"-") // made with mode 0700
 	if err != nil {
 		return nil, err
 	}
-	main := req.Names[0]
-	h := &home{dir: dir, cert: filepath.Join(dir, "certs", main+"_ecc")}
-	u, err := url.Parse(i.cfg.Directory)
-	if err != nil {
-		return nil, errors.Join(err, h.remove())
-	}
-	account := filepath.Join(dir, "ca", u.Hostname(), filepath.FromSlash(strings.TrimPrefix(u.Path, "/")))
-	digest := sha256.Sum256(a.keyPEM)
-	files := map[string]string{
-		filepath.Join(account, "account.key"): string(a.keyPEM),
-		filepath.Join(account, "ca.conf"): assign("ACCOUNT_URL", a.URL) +
-			assign("CA_KEY_HASH", base64.StdEncoding.EncodeToString(digest[:])),
-		filepath.Join(h.cert, main+".conf"): i.domainConf(req),
-		filepath.Join(h.cert, main+".csr"):  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: req.CSR})),
-	}
-	if len(req.Previous) > 0 {
-		files[filepath.Join(h.cert, main+".cer")] = string(req.Previous)
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o700); err != nil {
-		return nil, errors.Join(err, h.remove())
-	}
-	for path, data := range files {
-		err := os.MkdirAll(filepath.Dir(path), 0o700)
-		if err == nil {
-			err = os.WriteFile(path, []byte(data), 0o600)
-		}
-		if err != nil {
+	h := openFolder(dir)
+	h.orderID, h.wait = orderID, i.cfg.DNSWait
+	for _, sub := range []string{"tmp", "dnsapi"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, errors.Join(err, h.remove())
 		}
 	}
 	return h, nil
 }
 
+// newHome makes the folder with everything that acme.sh reads.
+func (i *Issuer) newHome(req *issuer.Request, a *account) (*home, error) {
+	u, err := url.Parse(i.cfg.Directory)
+	if err != nil {
+		return nil, err
+	}
+	h, err := i.newFolder(req.ID)
+	if err != nil {
+		return nil, err
+	}
+	main := req.Names[0]
+	h.cert = filepath.Join(h.dir, "certs", main+"_ecc")
+	account := filepath.Join("ca", u.Hostname(), filepath.FromSlash(strings.TrimPrefix(u.Path, "/")))
+	certs := filepath.Join("certs", main+"_ecc")
+	digest := sha256.Sum256(a.keyPEM)
+	files := map[string]string{
+		filepath.Join(account, "account.key"): string(a.keyPEM),
+		filepath.Join(account, "ca.conf"): assign("ACCOUNT_URL", a.URL) +
+			assign("CA_KEY_HASH", base64.StdEncoding.EncodeToString(digest[:])),
+		filepath.Join(certs, main+".conf"): i.domainConf(req),
+		filepath.Join(certs, main+".csr"):  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: req.CSR})),
+	}
+	if len(req.Previous) > 0 {
+		files[filepath.Join(certs, main+".cer")] = string(req.Previous)
+	}
+	for path, data := range files {
+		if err := h.write(path, data); err != nil {
+			return nil, errors.Join(err, h.remove())
+		}
+	}
+	if err := h.setDNS(i, req); err != nil {
+		return nil, errors.Join(err, h.remove())
+	}
+	h.finishMask()
+	if err := h.record(); err != nil {
+		return nil, errors.Join(err, h.remove())
+	}
+	return h, nil
+}
+
+// write makes a file in the home.
+func (h *home) write(name, data string) error {
+	path := filepath.Join(h.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(data), 0o600)
+}
+
+// finishMask hides the credentials, in the forms in which programs print them, from what is told from now on.
+func (h *home) finishMask() {
+	var pairs []string
+	for _, value := range h.credentials {
+		if len(value) < 4 {
+			continue // hiding it would hide half of the text, and nobody guesses less than by trying
+		}
+		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))} {
+			pairs = append(pairs, form, "***")
+		}
+	}
+	h.mask = strings.NewReplacer(pairs...)
+}
+
+// environment is all that acme.sh gets.
+func (h *home) environment() []string {
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + h.dir, "TMPDIR=" + filepath.Join(h.dir, "tmp"),
+		"LC_ALL=C", "TZ=UTC", "LOG_FILE=" + filepath.Join(h.dir, "job.log"), "LOG_LEVEL=2",
+		"LE_WORKING_DIR=" + h.dir, "LE_CONFIG_HOME=" + h.dir,
+		"CERTFERRY_RUN=" + h.dir, "CERTFERRY_LAST=" + h.lastRecord, "CERTFERRY_WAIT=" + strconv.Itoa(int((h.wait+wrapperSlack)/time.Second)),
+		"CERTFERRY_DO=" + h.do,
+	}
+	for name, value := range h.credentials {
+		env = append(env, name+"="+value)
+	}
+	return env
+}
+
 // assign is a line of acme.sh's configuration. The values were checked to hold no quote.
 func assign(key, value string) string { return key + "='" + value + "'\n" }
 
-// domainConf is the configuration that acme.sh keeps of a certificate.
-func (i *Issuer) domainConf(req issuer.Request) string {
+// domainConf is the configuration that acme.sh keeps of a certificate. Lists go by the names, in their order.
+func (i *Issuer) domainConf(req *issuer.Request) string {
 	alt := "no"
 	if len(req.Names) > 1 {
 		alt = strings.Join(req.Names[1:], ",")
 	}
-	webroot := "no" // standalone
-	switch {
-	case req.Challenge.Type == issuer.DNS01:
-		webroot = req.Challenge.Hook
-	case req.Challenge.Method == "webroot":
-		webroot = req.Challenge.Webroot
-	case req.Challenge.Method == "stateless":
-		webroot = "stateless"
+	var webroots, aliases []string
+	aliased := false
+	for _, name := range req.Names {
+		c := req.ChallengeOf(name)
+		webroots = append(webroots, webroot(c))
+		if c.Type != issuer.DNS01 {
+			continue // the list of aliases is of the names that need a record
+		}
+		switch {
+		case c.DomainAlias != "":
+			aliases, aliased = append(aliases, "="+c.DomainAlias), true
+		case c.Alias != "":
+			aliases, aliased = append(aliases, c.Alias), true
+		default:
+			aliases = append(aliases, "no")
+		}
 	}
-	conf := assign("Le_Domain", req.Names[0]) + assign("Le_Alt", alt) + assign("Le_Webroot", webroot) +
+	conf := assign("Le_Domain", req.Names[0]) + assign("Le_Alt", alt) + assign("Le_Webroot", strings.Join(webroots, ",")) +
 		assign("Le_API", i.cfg.Directory) + assign("Le_Keylength", "ec-256") +
-		assign("Le_DNSSleep", strconv.Itoa(int(i.cfg.DNSWait/time.Second))) +
-		assign("Le_HTTPPort", strconv.Itoa(i.cfg.StandalonePort))
+		assign("Le_DNSSleep", "1") + // the hook waits
+		assign("Le_HTTPPort", strconv.Itoa(i.cfg.StandalonePort)) + assign("Le_TLSPort", strconv.Itoa(i.cfg.TLSPort))
+	if aliased {
+		conf += assign("Le_ChallengeAlias", strings.Join(aliases, ",")+",")
+	}
 	if req.Profile != "" {
 		conf += assign("Le_Certificate_Profile", req.Profile)
 	}
@@ -102,6 +186,22 @@ func (i *Issuer) domainConf(req issuer.Request) string {
 		conf += assign("Le_Preferred_Chain", "__ACME_BASE64__START_"+base64.StdEncoding.EncodeToString([]byte(req.PreferredChain))+"__ACME_BASE64__END_")
 	}
 	return conf
+}
+
+// webroot is acme.sh's word for a challenge.
+func webroot(c issuer.Challenge) string {
+	switch {
+	case c.Type == issuer.DNS01:
+		return wrapperName
+	case c.Type == issuer.TLSALPN01:
+		return "alpn"
+	case c.Method == "webroot":
+		return c.Webroot
+	case c.Method == "stateless":
+		return "stateless"
+	default:
+		return "no" // standalone
+	}
 }
 
 // chain reads and checks the chain that acme.sh left. An exit code of 0 proves nothing: a full disk leaves an empty

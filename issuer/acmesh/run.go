@@ -1,90 +1,160 @@
-// This file runs acme.sh: no shell text of ours, an exact environment, its own process group, bounded output.
+// This file runs acme.sh: no shell text but constants, an exact environment, its own process group and user, limits, and
+// bounded output.
 
 package acmesh
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/certferry/certferry/issuer"
 )
 
 const (
-	// maxOutput bounds what is kept of acme.sh's output, in bytes.
-	maxOutput = 256 << 10
 	// stopGrace is the time between asking acme.sh to stop and killing it.
 	stopGrace = 5 * time.Second
-	// umask keeps what acme.sh writes from other users. The words behind it are arguments, not text.
-	umask = `umask 077; exec "$@"`
+	// finishGrace is how long an order that the CA is fulfilling may go on when it should stop: the certificate counts
+	// against the limits, and would be lost.
+	finishGrace = 2 * time.Minute
+	// confine sets what the kernel holds acme.sh and its children to: files for nobody else, no core dumps, 120 seconds
+	// of CPU, files of 32 MiB, 256 open files. The words behind it are arguments, not text.
+	confine = `umask 077; ulimit -c 0; ulimit -t 120; ulimit -f 65536; ulimit -n 256; exec "$@"`
 )
 
 // result is what a run of acme.sh left beside files.
 type result struct {
 	output string
 	code   int
+	// phase is how far it came.
+	phase issuer.Phase
 }
 
-// run carries out one order. The error is set where acme.sh could not be started at all.
-func (i *Issuer) run(ctx context.Context, h *home, req issuer.Request) (result, error) {
-	hooks := i.cfg.HooksDir
-	if hooks == "" {
-		hooks = filepath.Dir(i.cfg.Script)
-	}
+// issue carries out one order in its home. The error is set where acme.sh could not be started, or was stopped.
+func (i *Issuer) issue(ctx context.Context, h *home, req *issuer.Request) (result, error) {
 	args := []string{
-		"-c", umask, "sh", "/bin/sh", i.cfg.Script, "--renew", "--force", "--domain", req.Names[0], "--ecc",
-		"--home", hooks, "--config-home", h.dir, "--cert-home", filepath.Join(h.dir, "certs"),
+		"--renew", "--force", "--domain", req.Names[0], "--ecc",
+		"--home", h.dir, "--config-home", h.dir, "--cert-home", filepath.Join(h.dir, "certs"),
 		"--server", i.cfg.Directory, "--no-color",
 	}
 	if i.cfg.CABundle != "" {
 		args = append(args, "--ca-bundle", i.cfg.CABundle)
 	}
-	var output tail
-	cmd := exec.CommandContext(ctx, "/bin/sh", args...) //nolint:gosec // every argument was checked, none is shell text
-	cmd.Dir = h.dir
-	cmd.Env = []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + h.dir, "TMPDIR=" + filepath.Join(h.dir, "tmp"),
-		"LC_ALL=C", "TZ=UTC", "LOG_FILE=" + filepath.Join(h.dir, "job.log"), "LOG_LEVEL=2",
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if h.lastRecord != "" {
+		go h.watchRecords(ctx, i.cfg.LookupTXT, i.cfg.DNSWait)
 	}
-	for name, value := range req.Challenge.Credentials {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
-	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// acme.sh sets no traps: only the whole group ends what it started (curl, socat).
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	return i.exec(ctx, h, args, req.Tell)
+}
+
+// exec runs the script with args in a home and tells what it says. Arguments were checked: none is shell text.
+func (i *Issuer) exec(ctx context.Context, h *home, args []string, tell func(issuer.Event)) (result, error) {
+	out := &output{tell: tell, mask: h.mask}
+	cmd := exec.Command("/bin/sh", append([]string{"-c", confine, "sh", "/bin/sh", i.cfg.Script}, args...)...) //nolint:gosec,noctx // see wait
+	cmd.Dir, cmd.Env = h.dir, h.environment()
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = stopGrace
-	started := i.cfg.Now()
-	err := cmd.Run()
-	if cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever is left of the group
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := h.giveTo(i.cfg.User, cmd.SysProcAttr); err != nil {
+		return result{}, &issuer.Error{Class: issuer.Local, Detail: "run acme.sh as its own user", Err: err}
 	}
+	started := i.cfg.Now()
+	err := wait(ctx, cmd, out)
+	out.flush()
 	if cmd.ProcessState == nil {
 		return result{}, &issuer.Error{Class: issuer.Local, Detail: "start acme.sh", Err: err}
 	}
-	i.cfg.Logger.InfoContext(ctx, "acme.sh finished", slog.String("job", req.ID), slog.Int("exit_code", cmd.ProcessState.ExitCode()),
+	i.cfg.Logger.InfoContext(ctx, "acme.sh finished", slog.String("order", h.orderID), slog.Int("exit_code", cmd.ProcessState.ExitCode()),
 		slog.Duration("duration", i.cfg.Now().Sub(started)))
+	r := result{output: out.String(), code: cmd.ProcessState.ExitCode(), phase: out.reached()}
 	if err != nil && ctx.Err() != nil {
-		return result{}, &issuer.Error{Class: issuer.Retryable, Detail: "the order took too long or was cancelled", Err: errors.Join(ctx.Err(), err)}
+		return r, &issuer.Error{
+			Class: issuer.Retryable, Phase: r.phase, Detail: "the order took too long or was cancelled", Err: errors.Join(context.Cause(ctx), err),
+		}
 	}
-	return result{output: output.String(), code: cmd.ProcessState.ExitCode()}, nil
+	return r, nil
 }
 
-// tail keeps the end of what is written to it.
-type tail struct{ buf bytes.Buffer }
-
-// Write never fails.
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf.Write(p)
-	if over := t.buf.Len() - maxOutput; over > 0 {
-		t.buf.Next(over)
+// wait starts cmd and waits for its end, or ends it when ctx is done.
+func wait(ctx context.Context, cmd *exec.Cmd, out *output) error {
+	started, done := make(chan error, 1), make(chan error, 1)
+	go func() {
+		// The thread sets no_new_privs for the child and for nobody else: it is not given back. The kernel kills the child
+		// when this thread dies, so that it must live as long as the child.
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			started <- fmt.Errorf("give up privileges: %w", err)
+			return
+		}
+		if err := cmd.Start(); err != nil {
+			started <- err
+			return
+		}
+		started <- nil
+		done <- cmd.Wait()
+	}()
+	if err := <-started; err != nil {
+		return err
 	}
-	return len(p), nil
+	group := -cmd.Process.Pid
+	defer func() { _ = syscall.Kill(group, syscall.SIGKILL) }() // whatever is left of the group
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	if out.reached().Spent() {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(finishGrace):
+		}
+	}
+	// acme.sh sets no traps: only the whole group ends what it started (curl, socat).
+	_ = syscall.Kill(group, syscall.SIGTERM)
+	select {
+	case err := <-done:
+		return errors.Join(ctx.Err(), err)
+	case <-time.After(stopGrace):
+		_ = syscall.Kill(group, syscall.SIGKILL)
+		return errors.Join(ctx.Err(), <-done)
+	}
 }
 
-func (t *tail) String() string { return t.buf.String() }
+// giveTo hands the home to the user that acme.sh runs as; "" keeps it with this process.
+func (h *home) giveTo(name string, attr *syscall.SysProcAttr) error {
+	if name == "" || os.Getuid() != 0 {
+		return nil
+	}
+	account, err := user.Lookup(name)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.ParseUint(account.Uid, 10, 32)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.ParseUint(account.Gid, 10, 32)
+	if err != nil {
+		return err
+	}
+	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return filepath.WalkDir(h.dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(uid), int(gid))
+	})
+}

@@ -18,6 +18,7 @@ import (
 var (
 	plainPath = regexp.MustCompile(`^/[A-Za-z0-9._/-]{0,999}$`)
 	dnsName   = regexp.MustCompile(`^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}$`)
+	aliasName = regexp.MustCompile(`^(_?[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}$`)
 	orderID   = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 	directory = regexp.MustCompile(`^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._/~-]*$`)
 	email     = regexp.MustCompile(`^[A-Za-z0-9._+-]{1,64}@([a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63}$`)
@@ -26,7 +27,7 @@ var (
 	hookName  = regexp.MustCompile(`^dns_[a-z0-9_]{1,60}$`)
 	variable  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 	// reserved variables steer acme.sh, the shell or the loader.
-	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
+	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|CERTFERRY_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
 	// option is a line of a hook's metadata that names a variable, such as " CF_Key API Key".
 	option = regexp.MustCompile(`(?m)^ {1,4}([A-Za-z][A-Za-z0-9_]*) `)
 )
@@ -68,20 +69,39 @@ func (i *Issuer) checkRequest(req issuer.Request) error {
 		if len(name) > 253 || !dnsName.MatchString(name) {
 			return permanent("name %d is not one that an ACME CA signs: it needs two or more labels of lower-case letters, digits and hyphens", n+1)
 		}
-		if req.Challenge.Type == issuer.HTTP01 && strings.HasPrefix(name, "*.") {
+		if req.ChallengeOf(name).Type != issuer.DNS01 && strings.HasPrefix(name, "*.") {
 			return permanent("a wildcard can be proven by dns-01 only")
 		}
 	}
 	if err := checkCSR(req); err != nil {
 		return err
 	}
-	switch req.Challenge.Type {
+	for name := range req.Overrides {
+		if !slices.Contains(req.Names, name) {
+			return permanent("a challenge is for a name that the order does not have")
+		}
+	}
+	for _, name := range req.Names {
+		if err := i.checkChallenge(req.ChallengeOf(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *Issuer) checkChallenge(c issuer.Challenge) error {
+	switch c.Type {
 	case issuer.HTTP01:
-		return checkHTTP(req.Challenge)
+		return checkHTTP(c)
 	case issuer.DNS01:
-		return i.checkDNS(req.Challenge)
+		return i.checkDNS(c)
+	case issuer.TLSALPN01:
+		if c.Method != "" || c.Webroot != "" || c.Hook != "" || len(c.Credentials) > 0 || c.Alias != "" || c.DomainAlias != "" {
+			return permanent("tls-alpn-01 takes no method, no webroot and no DNS hook")
+		}
+		return nil
 	default:
-		return permanent("the challenge must be http-01 or dns-01")
+		return permanent("the challenge must be http-01, dns-01 or tls-alpn-01")
 	}
 }
 
@@ -103,8 +123,8 @@ func sorted(names []string) []string {
 }
 
 func checkHTTP(c issuer.Challenge) error {
-	if c.Hook != "" || len(c.Credentials) > 0 {
-		return permanent("http-01 takes no DNS hook and no credentials")
+	if c.Hook != "" || len(c.Credentials) > 0 || c.Alias != "" || c.DomainAlias != "" {
+		return permanent("http-01 takes no DNS hook, no alias and no credentials")
 	}
 	switch c.Method {
 	case "webroot":
@@ -125,6 +145,14 @@ func checkHTTP(c issuer.Challenge) error {
 func (i *Issuer) checkDNS(c issuer.Challenge) error {
 	if !hookName.MatchString(c.Hook) {
 		return permanent("the DNS hook must be named as acme.sh names it, such as dns_cf")
+	}
+	if c.Alias != "" && c.DomainAlias != "" {
+		return permanent("a name has either an alias or a domain alias")
+	}
+	for _, alias := range []string{c.Alias, c.DomainAlias} {
+		if alias != "" && (len(alias) > 253 || !aliasName.MatchString(alias)) {
+			return permanent("the alias must be a DNS name of letters, digits, hyphens and underscores")
+		}
 	}
 	known, err := i.hookVariables(c.Hook)
 	if err != nil {

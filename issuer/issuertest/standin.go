@@ -18,7 +18,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/acme"
@@ -38,9 +40,13 @@ func WriteStandIn(dir, executable string) (string, error) {
 	return path, nil
 }
 
-// StandIn carries out acme.sh's --renew with the arguments args and returns the exit code.
+// StandIn carries out acme.sh's --renew with the arguments args, or what the driver's records.sh does, and returns the
+// exit code.
 func StandIn(args []string) int {
-	s := &standIn{flags: map[string]string{}}
+	s := &standIn{flags: map[string]string{}, run: os.Getenv("CERTFERRY_RUN")} //nolint:forbidigo // a program of its own
+	if len(args) > 0 && args[0] == "." {
+		return s.changeRecords()
+	}
 	for n, arg := range args {
 		if strings.HasPrefix(arg, "--") && n+1 < len(args) {
 			s.flags[arg] = args[n+1]
@@ -48,7 +54,13 @@ func StandIn(args []string) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := s.renew(ctx); err != nil {
+	err := s.renew(ctx)
+	s.removeRecords(ctx)
+	if errors.Is(err, errStopped) {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM) // as the hook does
+		select {}
+	}
+	if err != nil {
 		s.log("original", problemJSON(err))
 		fmt.Fprintf(os.Stderr, "[%s] %v\n", stamp(), err)
 		return 1
@@ -78,10 +90,33 @@ func problemJSON(err error) string {
 	return string(data)
 }
 
+// errStopped is the end that the driver's hook makes.
+var errStopped = errors.New("stopped by the hook")
+
 type standIn struct {
 	flags map[string]string
 	conf  map[string]string
 	acme  *acme.Client
+	// run is the home.
+	run string
+	// undo are the records that were made.
+	undo []func() error
+}
+
+// info says a line as acme.sh does, on the terminal and in the log.
+func (s *standIn) info(text string) {
+	fmt.Fprintf(os.Stdout, "[%s] %s\n", stamp(), text)
+	if file, err := os.OpenFile(os.Getenv("LOG_FILE"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil { //nolint:forbidigo,gosec // as acme.sh does
+		_, _ = fmt.Fprintf(file, "[%s] %s\n", stamp(), text)
+		_ = file.Close()
+	}
+}
+
+func (s *standIn) removeRecords(context.Context) {
+	for _, undo := range s.undo {
+		_ = undo() // as acme.sh: it says so and goes on
+	}
+	s.undo = nil
 }
 
 func (s *standIn) log(name, value string) {
@@ -99,9 +134,11 @@ func (s *standIn) renew(ctx context.Context) error {
 	if s.conf, err = readConf(filepath.Join(folder, s.flags["--domain"]+".conf")); err != nil {
 		return err
 	}
+	s.info("Using CA: " + s.flags["--server"])
 	if err := s.connect(); err != nil {
 		return err
 	}
+	s.info("Signing from existing CSR.")
 	names := []string{s.conf["Le_Domain"]}
 	if alt := s.conf["Le_Alt"]; alt != "no" {
 		names = append(names, strings.Split(alt, ",")...)
@@ -110,11 +147,11 @@ func (s *standIn) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("error creating new order: %w", err)
 	}
-	for _, url := range order.AuthzURLs {
-		if err := s.authorize(ctx, url); err != nil {
-			return err
-		}
+	if err := s.authorizeAll(ctx, order, names); err != nil {
+		return err
 	}
+	s.info("Verification finished, beginning signing.")
+	s.info("Let's finalize the order.")
 	data, err := os.ReadFile(filepath.Join(folder, s.flags["--domain"]+".csr")) //nolint:gosec // a test's file
 	if err != nil {
 		return err
@@ -134,10 +171,12 @@ func (s *standIn) renew(ctx context.Context) error {
 			return fmt.Errorf("signing failed: %w", err)
 		}
 	}
+	s.info("Downloading cert.")
 	var out bytes.Buffer
 	for _, der := range chain {
 		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Buffer takes everything
 	}
+	s.info("Cert success.")
 	return os.WriteFile(filepath.Join(folder, "fullchain.cer"), out.Bytes(), 0o600)
 }
 
@@ -197,56 +236,117 @@ func (s *standIn) connect() error {
 	return nil
 }
 
-func (s *standIn) authorize(ctx context.Context, url string) error {
-	authz, err := s.acme.GetAuthorization(ctx, url)
+// pending is a challenge that is to be posted.
+type pending struct {
+	name      string
+	url       string
+	challenge *acme.Challenge
+	root      string
+}
+
+// authorizeAll makes all records first and then posts the challenges one by one, as acme.sh does.
+func (s *standIn) authorizeAll(ctx context.Context, order *acme.Order, names []string) error {
+	roots, aliases := strings.Split(s.conf["Le_Webroot"], ","), strings.Split(s.conf["Le_ChallengeAlias"], ",")
+	authorizations := map[string]*acme.Authorization{}
+	for _, url := range order.AuthzURLs {
+		authz, err := s.acme.GetAuthorization(ctx, url)
+		if err != nil {
+			return err
+		}
+		name := authz.Identifier.Value
+		if authz.Wildcard {
+			name = "*." + name
+		}
+		authz.URI = url
+		authorizations[name] = authz
+	}
+	var all []pending
+	for i, name := range names {
+		s.info("Getting webroot for domain " + name)
+		root, alias := roots[min(i, len(roots)-1)], ""
+		if strings.HasPrefix(root, "dns_") && s.conf["Le_ChallengeAlias"] != "" {
+			alias, aliases = aliases[0], aliases[1:]
+		}
+		authz := authorizations[name]
+		if authz == nil || authz.Status == acme.StatusValid {
+			continue
+		}
+		p, err := s.prepare(ctx, name, root, alias, authz)
+		if err != nil {
+			return err
+		}
+		all = append(all, p)
+	}
+	for _, p := range all {
+		s.info("Verifying: " + p.name)
+		if err := s.post(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare finds the challenge of a name, and makes its record.
+func (s *standIn) prepare(ctx context.Context, name, root, alias string, authz *acme.Authorization) (pending, error) {
+	kind := "http-01"
+	switch {
+	case strings.HasPrefix(root, "dns_"):
+		kind = "dns-01"
+	case root == "alpn":
+		kind = "tls-alpn-01"
+	}
+	at := slices.IndexFunc(authz.Challenges, func(c *acme.Challenge) bool { return c.Type == kind })
+	if at < 0 {
+		return pending{}, errors.New("Supported validation types are: others") //nolint:staticcheck // acme.sh's words
+	}
+	p := pending{name, authz.URI, authz.Challenges[at], root}
+	if kind != "dns-01" {
+		return p, nil
+	}
+	record := "_acme-challenge." + strings.TrimPrefix(name, "*.")
+	if plain, literal := strings.CutPrefix(alias, "="); literal {
+		record = plain
+	} else if alias != "" && alias != "no" {
+		record = "_acme-challenge." + alias
+	}
+	value, err := s.acme.DNS01ChallengeRecord(p.challenge.Token)
+	if err != nil {
+		return p, err
+	}
+	s.info("Adding TXT value: " + value + " for domain: " + record)
+	return p, s.addRecord(ctx, record, value)
+}
+
+// post answers a challenge while the CA looks.
+func (s *standIn) post(ctx context.Context, p pending) error {
+	undo, err := s.present(ctx, p)
 	if err != nil {
 		return err
 	}
-	if authz.Status == acme.StatusValid {
-		return nil
-	}
-	kind := "http-01"
-	if strings.HasPrefix(s.conf["Le_Webroot"], "dns_") {
-		kind = "dns-01"
-	}
-	for _, c := range authz.Challenges {
-		if c.Type != kind {
-			continue
-		}
-		undo, err := s.present(ctx, authz.Identifier.Value, c)
-		if err != nil {
-			return err
-		}
-		defer undo()
-		if _, err := s.acme.Accept(ctx, c); err != nil {
-			return err
-		}
-		_, err = s.acme.WaitAuthorization(ctx, url)
+	defer undo()
+	if _, err := s.acme.Accept(ctx, p.challenge); err != nil {
 		return err
 	}
-	return errors.New("Supported validation types are: others") //nolint:staticcheck // acme.sh's words
+	_, err = s.acme.WaitAuthorization(ctx, p.url)
+	return err
 }
 
-// present answers a challenge until undo is called.
-func (s *standIn) present(ctx context.Context, name string, c *acme.Challenge) (undo func(), err error) {
+// present answers a challenge that is not a record until undo is called.
+func (s *standIn) present(ctx context.Context, p pending) (undo func(), err error) {
 	none := func() {}
-	switch root := s.conf["Le_Webroot"]; {
-	case strings.HasPrefix(root, "dns_"):
-		value, err := s.acme.DNS01ChallengeRecord(c.Token)
-		if err != nil {
-			return none, err
-		}
-		return s.presentDNS(ctx, "_acme-challenge."+name, value)
-	case root == "stateless":
+	switch {
+	case strings.HasPrefix(p.root, "dns_"), p.root == "stateless":
 		return none, nil
-	case root == "no":
-		return s.listen(ctx, c)
+	case p.root == "alpn":
+		return s.listenTLS(ctx, p)
+	case p.root == "no":
+		return s.listen(ctx, p.challenge)
 	default:
-		answer, err := s.acme.HTTP01ChallengeResponse(c.Token)
+		answer, err := s.acme.HTTP01ChallengeResponse(p.challenge.Token)
 		if err != nil {
 			return none, err
 		}
-		path := filepath.Join(root, filepath.FromSlash(s.acme.HTTP01ChallengePath(c.Token)))
+		path := filepath.Join(p.root, filepath.FromSlash(s.acme.HTTP01ChallengePath(p.challenge.Token)))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(answer), 0o644)); err != nil { //nolint:gosec // a web server reads it
 			return none, fmt.Errorf("Cannot write token to file: %w", err) //nolint:staticcheck // acme.sh's words
 		}
@@ -254,30 +354,31 @@ func (s *standIn) present(ctx context.Context, name string, c *acme.Challenge) (
 	}
 }
 
-// presentDNS does what the hook of WriteDNSHook does.
-func (s *standIn) presentDNS(ctx context.Context, host, value string) (func(), error) {
-	if s.conf["Le_Webroot"] != HookName {
-		return nil, errors.New("Cannot find DNS API hook for: " + s.conf["Le_Webroot"])
+// listenTLS answers tls-alpn-01 (RFC 8737).
+func (s *standIn) listenTLS(ctx context.Context, p pending) (func(), error) {
+	certificate, err := s.acme.TLSALPN01ChallengeCert(p.challenge.Token, p.name)
+	if err != nil {
+		return nil, err
 	}
-	if os.Getenv("PEBBLETEST_TOKEN") == "wrong" { //nolint:forbidigo // as a hook does
-		return nil, errors.New("Error adding TXT record to domain: " + host)
+	l, err := tls.Listen("tcp", "127.0.0.1:"+s.conf["Le_TLSPort"], &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}, NextProtos: []string{acme.ALPNProto},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tcp port %s is already used by another program: %w", s.conf["Le_TLSPort"], err)
 	}
-	post := func(path string) error {
-		body, err := json.Marshal(map[string]string{"Host": host + ".", "Value": value})
-		if err != nil {
-			return err
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if c, ok := conn.(*tls.Conn); ok {
+				_ = c.HandshakeContext(ctx)
+			}
+			_ = conn.Close()
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("PEBBLETEST_URL")+path, bytes.NewReader(body)) //nolint:forbidigo,gosec // as a hook does
-		if err != nil {
-			return err
-		}
-		answer, err := (&http.Client{}).Do(req) //nolint:gosec // the test's own server
-		if err != nil {
-			return err
-		}
-		return answer.Body.Close()
-	}
-	return func() { _ = post("/clear-txt") }, post("/set-txt")
+	}()
+	return func() { _ = l.Close() }, nil
 }
 
 // listen answers on the port for standalone.

@@ -1,0 +1,152 @@
+// This file clears up what orders left when the process that ran them was killed.
+
+package acmesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/certferry/certferry/issuer"
+)
+
+// runFile is the record of a run in its home.
+const runFile = "run.json"
+
+// clearTimeout bounds the removal of one order's records.
+const clearTimeout = 2 * time.Minute
+
+// runRecord is what has to be known of a run after its process was killed.
+type runRecord struct {
+	OrderID string `json:"order_id"`
+	// Credentials are the names of those that its hooks need.
+	Credentials []string `json:"credentials"`
+}
+
+// record writes down what runs in the home, before it runs. Its processes are known by their working folder.
+func (h *home) record() error {
+	data, err := json.Marshal(runRecord{OrderID: h.orderID, Credentials: h.credentialNames})
+	if err != nil {
+		return err
+	}
+	return h.write(runFile, string(data))
+}
+
+// Recover clears up all that orders in WorkDir left: processes are killed, TXT records removed, folders deleted. An order
+// whose records cannot be removed keeps its folder, for the next Recover. It is an issuer.Recoverer.
+func (i *Issuer) Recover(ctx context.Context, credentials func(name string) (map[string]string, error)) ([]issuer.Leftover, error) {
+	entries, err := os.ReadDir(i.cfg.WorkDir)
+	if err != nil {
+		return nil, fmt.Errorf("look for interrupted orders: %w", err)
+	}
+	var all []issuer.Leftover
+	var faults []error
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		left, err := i.recoverOne(ctx, filepath.Join(i.cfg.WorkDir, e.Name()), credentials)
+		if left.OrderID != "" {
+			all = append(all, left)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("clear up order %s: %w", e.Name(), err))
+		}
+	}
+	return all, errors.Join(faults...)
+}
+
+func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(string) (map[string]string, error)) (issuer.Leftover, error) {
+	h := openFolder(dir)
+	killed := h.killAll()
+	data, err := os.ReadFile(filepath.Join(dir, runFile)) //nolint:gosec // the path is ours
+	var run runRecord
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return issuer.Leftover{}, h.remove() // it had not begun
+	case err == nil:
+		err = json.Unmarshal(data, &run)
+	}
+	if err != nil {
+		return issuer.Leftover{}, errors.Join(err, h.remove())
+	}
+	h.orderID, h.credentialNames = run.OrderID, run.Credentials
+	left := issuer.Leftover{OrderID: run.OrderID, Phase: h.loggedPhase()}
+	i.cfg.Logger.WarnContext(ctx, "interrupted order found", "order", run.OrderID, "phase", left.Phase, "processes_killed", killed, "records", len(h.left()))
+	if err := i.clearLeft(ctx, h, credentials); err != nil {
+		for _, r := range h.left() {
+			left.Records = append(left.Records, r.name+" "+r.value)
+		}
+		return left, err
+	}
+	return left, h.remove()
+}
+
+// clearLeft removes the records of an interrupted order.
+func (i *Issuer) clearLeft(ctx context.Context, h *home, credentials func(string) (map[string]string, error)) error {
+	if len(h.left()) == 0 {
+		return nil
+	}
+	for _, name := range h.credentialNames {
+		values, err := credentials(name)
+		if err != nil {
+			return fmt.Errorf("read credential %s: %w", name, err)
+		}
+		if err := h.addCredentials(issuer.Challenge{Credential: name, Credentials: values}); err != nil {
+			return err
+		}
+	}
+	h.finishMask()
+	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
+	defer cancel()
+	return i.clearDNS(ctx, h, nil)
+}
+
+// loggedPhase is how far acme.sh's own log says that the order came.
+func (h *home) loggedPhase() issuer.Phase {
+	phase := issuer.PhasePrepare
+	for line := range strings.Lines(h.log()) {
+		if p := phaseOf(line); p != "" && p.Reached(phase) {
+			phase = p
+		}
+	}
+	return phase
+}
+
+// killAll kills every process that works in the home, and says how many. Nothing else has its working folder there.
+func (h *home) killAll() int {
+	killed := 0
+	for range 3 { // one may be about to start another
+		found := 0
+		processes, err := os.ReadDir("/proc")
+		if err != nil {
+			return killed
+		}
+		for _, p := range processes {
+			pid, err := strconv.Atoi(p.Name())
+			if err != nil {
+				continue
+			}
+			at, err := os.Readlink(filepath.Join("/proc", p.Name(), "cwd"))
+			if err != nil || at != h.dir && !strings.HasPrefix(at, h.dir+"/") {
+				continue
+			}
+			if syscall.Kill(pid, syscall.SIGKILL) == nil {
+				found++
+			}
+		}
+		if found == 0 {
+			break
+		}
+		killed += found
+	}
+	return killed
+}

@@ -1,0 +1,51 @@
+#!/usr/bin/env sh
+# The DNS hook that Certferry gives to acme.sh. It stands in front of the real hook of each name: what is to be removed
+# later is written down before it is added, credentials are kept from acme.sh's files, and where a record cannot be added
+# acme.sh is stopped before it posts a challenge, which would cost every name of the order one of its tries at the CA.
+# shellcheck disable=SC2034,SC2154,SC1090
+dns_certferry_info='Certferry'
+
+dns_certferry_add() {
+  _certferry_load "$1" || _certferry_stop "$1"
+  printf '%s %s\n' "$1" "$2" >>"$CERTFERRY_RUN/dns.added" || _certferry_stop "$1"
+  "${_certferry_hook}_add" "$1" "$2" || _certferry_stop "$1"
+  printf '%s %s\n' "$1" "$2" >>"$CERTFERRY_RUN/dns.done"
+  [ "$1" = "$CERTFERRY_LAST" ] || return 0
+  # All records stand: the hub looks whether the world sees them.
+  _certferry_left="$CERTFERRY_WAIT"
+  until [ -e "$CERTFERRY_RUN/dns.seen" ] || [ "$_certferry_left" -le 0 ]; do
+    sleep 1
+    _certferry_left=$((_certferry_left - 1))
+  done
+}
+
+dns_certferry_rm() {
+  _certferry_load "$1" || return 1
+  "${_certferry_hook}_rm" "$1" "$2" || return 1
+  printf '%s %s\n' "$1" "$2" >>"$CERTFERRY_RUN/dns.removed"
+}
+
+# _certferry_load finds and reads the hook of a record.
+_certferry_load() {
+  _certferry_found=""
+  while read -r _certferry_name _certferry_hook _certferry_file; do
+    if [ "$_certferry_name" = "$1" ]; then
+      _certferry_found=1
+      break
+    fi
+  done <"$CERTFERRY_RUN/dns.map"
+  if [ -z "$_certferry_found" ]; then
+    _err "no hook is known for this record"
+    return 1
+  fi
+  . "$_certferry_file" || return 1
+  _saveaccountconf() { :; }
+  _saveaccountconf_mutable() { :; }
+}
+
+# _certferry_stop ends acme.sh. The hub removes what was added.
+_certferry_stop() {
+  printf '%s\n' "$1" >"$CERTFERRY_RUN/dns.fail"
+  kill -TERM $$
+  exit 1
+}
