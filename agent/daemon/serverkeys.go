@@ -78,6 +78,7 @@ func (a *Agent) makeRequest(ctx context.Context, w *apiv1.WantedRequest) ([]byte
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit("agent.csr.kept")
 	return bundle.NewCSR(key, w.Names)
 }
 

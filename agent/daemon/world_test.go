@@ -2,7 +2,9 @@ package daemon_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +65,12 @@ type world struct {
 	// offered is the key that the agent offered last; takeOffers makes it the server's at once.
 	offered    *seal.PublicKey
 	takeOffers bool
+	// requests are what the agent answered to beatReply.CertificateRequests; badRequests refuses them with that status.
+	requests    []apiv1.CertificateRequest
+	badRequests int
+	// caCert and caKey sign requests.
+	caCert *x509.Certificate
+	caKey  crypto.Signer
 }
 
 func newWorld(t *testing.T) *world {
@@ -77,6 +85,7 @@ func newWorld(t *testing.T) *world {
 	mux.HandleFunc("POST /api/v1/servers/heartbeat", w.serveHeartbeat)
 	mux.HandleFunc("POST /api/v1/certificates/sync", w.serveReport)
 	mux.HandleFunc("POST /api/v1/servers/rotate-key", w.serveOffer)
+	mux.HandleFunc("POST /api/v1/servers/csr", w.serveCSR)
 	git := http.StripPrefix("/git/certferry.git", gitserve.New(gitserve.Config{Repo: w.store.Repo(), Access: w, Logger: w.logger()}))
 	mux.HandleFunc("/git/certferry.git/", func(rw http.ResponseWriter, r *http.Request) {
 		if w.gitDown.Load() {
