@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -82,6 +83,9 @@ func New(cfg Config) (*Issuer, error) {
 			return nil, fmt.Errorf("set up acme.sh: %w", err)
 		}
 	}
+	if err := cfg.openToUser(); err != nil {
+		return nil, fmt.Errorf("set up acme.sh: %w", err)
+	}
 	return &Issuer{cfg: cfg}, nil
 }
 
@@ -106,6 +110,34 @@ func checkConfig(cfg *Config) error {
 		return errors.New("acme.sh is not a file")
 	}
 	return checkAccount(cfg)
+}
+
+// openToUser lets the user that acme.sh runs as pass through WorkDir, and checks that nothing above keeps it out.
+func (c *Config) openToUser() error {
+	if c.User == "" || os.Getuid() != 0 {
+		return nil
+	}
+	if _, err := user.Lookup(c.User); err != nil {
+		return fmt.Errorf("find user %s: %w; make it with useradd --system, or set another one", c.User, err)
+	}
+	if err := os.Chmod(c.WorkDir, 0o711); err != nil { //nolint:gosec // it can be passed and not be read
+		return err
+	}
+	for _, path := range []string{c.WorkDir, filepath.Dir(c.Script)} {
+		for dir := path; ; dir = filepath.Dir(dir) {
+			info, err := os.Stat(dir)
+			if err != nil {
+				return err
+			}
+			if info.Mode()&0o001 == 0 {
+				return fmt.Errorf("user %s cannot reach %s: %s is closed to others; put it elsewhere", c.User, path, dir)
+			}
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // Issue orders a certificate for the CSR of req.

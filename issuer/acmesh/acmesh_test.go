@@ -27,8 +27,13 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == issuertest.StandInArg {
 		os.Exit(issuertest.StandIn(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == killArg {
+		os.Exit(orderToBeKilled())
+	}
 	os.Exit(m.Run())
 }
+
+var discard = slog.New(slog.DiscardHandler)
 
 // world is a Pebble, an acme.sh (the real one where ACME_SH is set) and an issuer that joins them.
 type world struct {
@@ -81,7 +86,7 @@ func newWorld(t *testing.T, pebble issuertest.PebbleConfig) *world {
 	w := &world{pebble: p, log: &syncBuffer{}}
 	w.cfg = acmesh.Config{
 		Script: script, HooksDir: hooks, StateDir: filepath.Join(dir, "state"), WorkDir: filepath.Join(dir, "work"),
-		Directory: p.Directory, Email: "ops@example.com", CABundle: p.CABundle, StandalonePort: p.HTTPPort,
+		Directory: p.Directory, Email: "ops@example.com", CABundle: p.CABundle, StandalonePort: p.HTTPPort, TLSPort: p.TLSPort,
 		Now: time.Now, Logger: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 	w.open(t)

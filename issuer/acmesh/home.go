@@ -32,7 +32,9 @@ const (
 
 // home is the folder of one run.
 type home struct {
-	dir     string
+	dir string
+	// root is dir: acme.sh may be a user of its own, and what it lays there must not lead us elsewhere.
+	root    *os.Root
 	cert    string
 	orderID string
 	// credentials are the variables of the order's hooks, credentialNames what the hub calls them.
@@ -48,8 +50,12 @@ type home struct {
 	do string
 }
 
-func openFolder(dir string) *home {
-	return &home{dir: dir, credentials: map[string]string{}, mask: strings.NewReplacer()}
+func openFolder(dir string) (*home, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &home{dir: dir, root: root, credentials: map[string]string{}, mask: strings.NewReplacer()}, nil
 }
 
 // newFolder makes an empty home.
@@ -58,10 +64,13 @@ func (i *Issuer) newFolder(orderID string) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := openFolder(dir)
+	h, err := openFolder(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
 	h.orderID, h.wait = orderID, i.cfg.DNSWait
 	for _, sub := range []string{"tmp", "dnsapi"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+		if err := h.root.Mkdir(sub, 0o700); err != nil {
 			return nil, errors.Join(err, h.remove())
 		}
 	}
@@ -79,19 +88,18 @@ func (i *Issuer) newHome(req *issuer.Request, a *account) (*home, error) {
 		return nil, err
 	}
 	main := req.Names[0]
-	h.cert = filepath.Join(h.dir, "certs", main+"_ecc")
 	account := filepath.Join("ca", u.Hostname(), filepath.FromSlash(strings.TrimPrefix(u.Path, "/")))
-	certs := filepath.Join("certs", main+"_ecc")
+	h.cert = filepath.Join("certs", main+"_ecc")
 	digest := sha256.Sum256(a.keyPEM)
 	files := map[string]string{
 		filepath.Join(account, "account.key"): string(a.keyPEM),
 		filepath.Join(account, "ca.conf"): assign("ACCOUNT_URL", a.URL) +
 			assign("CA_KEY_HASH", base64.StdEncoding.EncodeToString(digest[:])),
-		filepath.Join(certs, main+".conf"): i.domainConf(req),
-		filepath.Join(certs, main+".csr"):  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: req.CSR})),
+		filepath.Join(h.cert, main+".conf"): i.domainConf(req),
+		filepath.Join(h.cert, main+".csr"):  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: req.CSR})),
 	}
 	if len(req.Previous) > 0 {
-		files[filepath.Join(certs, main+".cer")] = string(req.Previous)
+		files[filepath.Join(h.cert, main+".cer")] = string(req.Previous)
 	}
 	for path, data := range files {
 		if err := h.write(path, data); err != nil {
@@ -110,11 +118,10 @@ func (i *Issuer) newHome(req *issuer.Request, a *account) (*home, error) {
 
 // write makes a file in the home.
 func (h *home) write(name, data string) error {
-	path := filepath.Join(h.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := h.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(data), 0o600)
+	return h.root.WriteFile(name, []byte(data), 0o600)
 }
 
 // finishMask hides the credentials, in the forms in which programs print them, from what is told from now on.
@@ -207,7 +214,7 @@ func webroot(c issuer.Challenge) string {
 // chain reads and checks the chain that acme.sh left. An exit code of 0 proves nothing: a full disk leaves an empty
 // file behind one.
 func (h *home) chain(req issuer.Request, now time.Time) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(filepath.Join(h.cert, "fullchain.cer"))
+	data, err := h.root.ReadFile(filepath.Join(h.cert, "fullchain.cer"))
 	if err != nil {
 		return nil, errors.New("acme.sh left no certificate")
 	}
@@ -230,7 +237,7 @@ func (h *home) chain(req issuer.Request, now time.Time) ([]*x509.Certificate, er
 
 // log returns the end of acme.sh's own log, empty where there is none.
 func (h *home) log() string {
-	file, err := os.Open(filepath.Join(h.dir, "job.log"))
+	file, err := h.root.Open("job.log")
 	if err != nil {
 		return ""
 	}
@@ -242,4 +249,4 @@ func (h *home) log() string {
 	return string(data)
 }
 
-func (h *home) remove() error { return os.RemoveAll(h.dir) }
+func (h *home) remove() error { return errors.Join(h.root.Close(), os.RemoveAll(h.dir)) }

@@ -167,7 +167,7 @@ type record struct{ name, value string }
 
 // failedRecord is the record that could not be made, empty for none.
 func (h *home) failedRecord() string {
-	data, err := os.ReadFile(filepath.Join(h.dir, failedFile))
+	data, err := h.root.ReadFile(failedFile)
 	if err != nil {
 		return ""
 	}
@@ -176,7 +176,7 @@ func (h *home) failedRecord() string {
 
 // records reads a list of records; a file that is not there has none.
 func (h *home) records(file string) []record {
-	data, err := os.ReadFile(filepath.Join(h.dir, file))
+	data, err := h.root.ReadFile(file)
 	if err != nil {
 		return nil
 	}

@@ -65,9 +65,12 @@ func (i *Issuer) Recover(ctx context.Context, credentials func(name string) (map
 }
 
 func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(string) (map[string]string, error)) (issuer.Leftover, error) {
-	h := openFolder(dir)
+	h, err := openFolder(dir)
+	if err != nil {
+		return issuer.Leftover{}, err
+	}
 	killed := h.killAll()
-	data, err := os.ReadFile(filepath.Join(dir, runFile)) //nolint:gosec // the path is ours
+	data, err := h.root.ReadFile(runFile)
 	var run runRecord
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -85,7 +88,7 @@ func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(st
 		for _, r := range h.left() {
 			left.Records = append(left.Records, r.name+" "+r.value)
 		}
-		return left, err
+		return left, errors.Join(err, h.root.Close())
 	}
 	return left, h.remove()
 }

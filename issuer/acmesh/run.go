@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -142,19 +143,19 @@ func (h *home) giveTo(name string, attr *syscall.SysProcAttr) error {
 	if err != nil {
 		return err
 	}
-	uid, err := strconv.ParseUint(account.Uid, 10, 32)
+	uid, err := strconv.ParseUint(account.Uid, 10, 31)
 	if err != nil {
 		return err
 	}
-	gid, err := strconv.ParseUint(account.Gid, 10, 32)
+	gid, err := strconv.ParseUint(account.Gid, 10, 31)
 	if err != nil {
 		return err
 	}
 	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	return filepath.WalkDir(h.dir, func(path string, _ os.DirEntry, err error) error {
+	return fs.WalkDir(h.root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(path, int(uid), int(gid))
+		return h.root.Lchown(path, int(attr.Credential.Uid), int(attr.Credential.Gid))
 	})
 }

@@ -52,8 +52,11 @@ type Pebble struct {
 	// Directory is the URL of the ACME directory, CABundle the PEM file that its TLS certificate chains to.
 	Directory string
 	CABundle  string
-	// HTTPPort is where challenges of type http-01 are looked for.
+	// HTTPPort is where challenges of type http-01 are looked for, TLSPort where those of type tls-alpn-01 are.
 	HTTPPort int
+	TLSPort  int
+	// Resolver is the address of the DNS server.
+	Resolver string
 	// DNSManagement is the URL of a small API that the DNS hook of WriteDNSHook uses.
 	DNSManagement string
 	// DNS is the test DNS server; all Pebbles of a process share it.
@@ -84,8 +87,11 @@ func StartPebble(ctx context.Context, cfg PebbleConfig) (*Pebble, error) {
 		}
 		p.HTTPPort = port
 	}
-	resolver, err := p.startDNS(ctx, logger)
-	if err != nil {
+	var err error
+	if p.TLSPort, err = freePort(ctx); err != nil {
+		return nil, err
+	}
+	if p.Resolver, err = p.startDNS(ctx, logger); err != nil {
 		return nil, err
 	}
 	store := db.NewMemoryStore()
@@ -96,7 +102,7 @@ func StartPebble(ctx context.Context, cfg PebbleConfig) (*Pebble, error) {
 	}
 	profiles := map[string]ca.Profile{"default": {Description: "default", ValidityPeriod: 90 * 24 * 3600}}
 	authority := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
-	validator := va.New(logger, p.HTTPPort, 0, false, resolver, store)
+	validator := va.New(logger, p.HTTPPort, p.TLSPort, false, p.Resolver, store)
 	api := wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, false, 1, 1)
 	handler := api.Handler()
 	if cfg.Wrap != nil {
