@@ -105,11 +105,11 @@ type standIn struct {
 
 // info says a line as acme.sh does, on the terminal and in the log.
 func (s *standIn) info(text string) {
-	_, _ = fmt.Fprintf(os.Stdout, "[%s] %s\n", stamp(), text)
 	if file, err := os.OpenFile(os.Getenv("LOG_FILE"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil { //nolint:forbidigo,gosec // as acme.sh does
 		_, _ = fmt.Fprintf(file, "[%s] %s\n", stamp(), text)
 		_ = file.Close()
 	}
+	_, _ = fmt.Fprintf(os.Stdout, "[%s] %s\n", stamp(), text)
 }
 
 func (s *standIn) removeRecords(context.Context) {
