@@ -52,8 +52,7 @@ func (a *account) thumbprint() (string, error) {
 func (i *Issuer) account(ctx context.Context) (*account, error) {
 	i.registering.Lock()
 	defer i.registering.Unlock()
-	sum := sha256.Sum256([]byte(i.cfg.Directory))
-	dir := filepath.Join(i.cfg.StateDir, hex.EncodeToString(sum[:8]))
+	dir := i.accountDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, &issuer.Error{Class: issuer.Local, Detail: "keep the ACME account", Err: err}
 	}
@@ -114,28 +113,53 @@ func (i *Issuer) accountKey(path string) (*account, error) {
 	return &account{Directory: i.cfg.Directory, keyPEM: data, key: key}, nil
 }
 
-// register makes the account at the CA (RFC 8555 §7.3), or finds it there by its key.
-func (i *Issuer) register(ctx context.Context, a *account) error {
+// client speaks to the CA as the account a.
+func (i *Issuer) client(a *account) (*acme.Client, func(), error) {
+	client, done, err := i.httpClient()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &acme.Client{
+		Key: a.key, KID: acme.KeyID(a.URL), DirectoryURL: i.cfg.Directory, UserAgent: "certferry", HTTPClient: client,
+	}, done, nil
+}
+
+// httpClient trusts what acme.sh is told to trust. done ends its connections.
+func (i *Issuer) httpClient() (client *http.Client, done func(), err error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second}
-	defer transport.CloseIdleConnections()
 	if i.cfg.CABundle != "" {
 		data, err := os.ReadFile(i.cfg.CABundle)
 		if err != nil {
-			return &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle", Err: err}
+			return nil, nil, &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle", Err: err}
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(data) {
-			return &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle: it holds no certificate"}
+			return nil, nil, &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle: it holds no certificate"}
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
-	client := &acme.Client{
-		Key: a.key, DirectoryURL: i.cfg.Directory, UserAgent: "certferry",
-		HTTPClient: &http.Client{Transport: transport, Timeout: 30 * time.Second},
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}, transport.CloseIdleConnections, nil
+}
+
+// register makes the account at the CA (RFC 8555 §7.3), or finds it there by its key.
+func (i *Issuer) register(ctx context.Context, a *account) error {
+	client, done, err := i.client(a)
+	if err != nil {
+		return err
 	}
+	defer done()
 	wish := &acme.Account{}
 	if i.cfg.Email != "" {
 		wish.Contact = []string{"mailto:" + i.cfg.Email}
+	}
+	if i.cfg.EAB != nil {
+		binding := &acme.ExternalAccountBinding{}
+		if binding.KID, binding.Key, err = i.cfg.EAB(); err != nil {
+			return &issuer.Error{Class: issuer.Account, Detail: "read what binds the account to one at the CA (EAB)", Err: err}
+		}
+		if binding.KID != "" {
+			wish.ExternalAccountBinding = binding
+		}
 	}
 	registered, err := client.Register(ctx, wish, acme.AcceptTOS)
 	if errors.Is(err, acme.ErrAccountAlreadyExists) {
@@ -149,6 +173,70 @@ func (i *Issuer) register(ctx context.Context, a *account) error {
 	}
 	a.URL = registered.URI
 	return nil
+}
+
+// Account asks the CA for the account, and registers it where there is none. It is part of an issuer.AccountHolder.
+func (i *Issuer) Account(ctx context.Context) (issuer.AccountInfo, error) {
+	a, err := i.account(ctx)
+	if err != nil {
+		return issuer.AccountInfo{}, err
+	}
+	client, done, err := i.client(a)
+	if err != nil {
+		return issuer.AccountInfo{}, err
+	}
+	defer done()
+	found, err := client.GetReg(ctx, "")
+	if err != nil {
+		return issuer.AccountInfo{}, i.refused("ask for the account", err)
+	}
+	return issuer.AccountInfo{URL: found.URI, Status: found.Status, Contact: found.Contact}, nil
+}
+
+// Deactivate ends the account at the CA for good (RFC 8555 §7.3.6). Its key is put aside, so that a new account is made
+// when somebody orders again.
+func (i *Issuer) Deactivate(ctx context.Context) error {
+	a, err := i.account(ctx)
+	if err != nil {
+		return err
+	}
+	client, done, err := i.client(a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := client.DeactivateReg(ctx); err != nil {
+		return i.refused("deactivate the account", err)
+	}
+	i.registering.Lock()
+	defer i.registering.Unlock()
+	for _, name := range []string{"account.json", "account.key"} {
+		path := filepath.Join(i.accountDir(), name)
+		if err := os.Rename(path, path+i.cfg.Now().UTC().Format(".20060102T150405Z")); err != nil {
+			return &issuer.Error{Class: issuer.Local, Detail: "the account is deactivated, and its key could not be put aside", Err: err}
+		}
+	}
+	return nil
+}
+
+// accountDir is the folder of the account of the directory.
+func (i *Issuer) accountDir() string {
+	sum := sha256.Sum256([]byte(i.cfg.Directory))
+	return filepath.Join(i.cfg.StateDir, hex.EncodeToString(sum[:8]))
+}
+
+// refused gives what the CA answered its class.
+func (i *Issuer) refused(what string, err error) error {
+	problem := new(acme.Error)
+	if !errors.As(err, &problem) {
+		return &issuer.Error{Class: issuer.Retryable, Phase: issuer.PhaseAccount, Detail: what + ": the CA cannot be reached", Err: err}
+	}
+	short := strings.TrimPrefix(problem.ProblemType, acmeURN)
+	e := &issuer.Error{Class: classOf(short, problem.StatusCode), ACMEType: short, Detail: what + ": " + oneLine(problem.Detail)}
+	if limit, ok := acme.RateLimit(err); ok {
+		e.RetryAfter = limit
+	}
+	return e
 }
 
 func registrationError(err error) error {

@@ -68,9 +68,12 @@ type Issuer struct {
 }
 
 var (
-	_ issuer.Issuer    = (*Issuer)(nil)
-	_ issuer.Recoverer = (*Issuer)(nil)
-	_ issuer.DNSTester = (*Issuer)(nil)
+	_ issuer.Issuer          = (*Issuer)(nil)
+	_ issuer.Revoker         = (*Issuer)(nil)
+	_ issuer.RenewalInformer = (*Issuer)(nil)
+	_ issuer.AccountHolder   = (*Issuer)(nil)
+	_ issuer.Recoverer       = (*Issuer)(nil)
+	_ issuer.DNSTester       = (*Issuer)(nil)
 )
 
 // New checks cfg. It talks to nobody.

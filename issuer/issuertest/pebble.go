@@ -43,6 +43,8 @@ type PebbleConfig struct {
 	Log io.Writer
 	// Blocked are names that the CA refuses.
 	Blocked []string
+	// EAB are the keys by id to one of which an account must be bound (RFC 8555 §7.3.4), base64url; nil for none.
+	EAB map[string]string
 	// Wrap stands in front of the ACME API, to inject faults; nil for nothing.
 	Wrap func(http.Handler) http.Handler
 }
@@ -100,10 +102,18 @@ func StartPebble(ctx context.Context, cfg PebbleConfig) (*Pebble, error) {
 			return nil, errors.Join(fmt.Errorf("start Pebble: %w", err), p.Close())
 		}
 	}
-	profiles := map[string]ca.Profile{"default": {Description: "default", ValidityPeriod: 90 * 24 * 3600}}
+	for id, key := range cfg.EAB {
+		if err := store.AddExternalAccountKeyByID(id, key); err != nil {
+			return nil, errors.Join(fmt.Errorf("start Pebble: %w", err), p.Close())
+		}
+	}
+	profiles := map[string]ca.Profile{
+		"default":    {Description: "default", ValidityPeriod: 90 * 24 * 3600},
+		"shortlived": {Description: "six days", ValidityPeriod: 160 * 3600},
+	}
 	authority := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
 	validator := va.New(logger, p.HTTPPort, p.TLSPort, false, p.Resolver, store)
-	api := wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, false, 1, 1)
+	api := wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, cfg.EAB != nil, 1, 1)
 	handler := api.Handler()
 	if cfg.Wrap != nil {
 		handler = cfg.Wrap(handler)
