@@ -400,6 +400,8 @@ type Issued struct {
 	NotAfter   time.Time `json:"not_after"`
 	LeafSHA256 string    `json:"leaf_sha256"`
 	SPKISHA256 string    `json:"spki_sha256"`
+	// KeyServer is the server that made the private key and alone has it; absent where the hub has it.
+	KeyServer string `json:"key_server,omitempty"`
 }
 
 // RenewRequest is the body of POST /certificates/{id}/renew.

@@ -182,7 +182,7 @@ func stateAfterCrash(t *testing.T, cfg *Config) (left crashed) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := db.Jobs(t.Context(), "", 100)
+	all, err := db.Jobs(t.Context(), "", "", 100)
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}

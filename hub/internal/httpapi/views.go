@@ -226,7 +226,7 @@ func (v *view) certificate(ctx context.Context, wish *manifest.Certificate) (api
 	if issued != nil {
 		out.Issued = &apiv1.Issued{
 			Serial: issued.Serial, Issuer: issued.Issuer, NotBefore: issued.NotBefore.UTC(), NotAfter: issued.NotAfter.UTC(),
-			LeafSHA256: issued.LeafSHA256, SPKISHA256: issued.SPKISHA256,
+			LeafSHA256: issued.LeafSHA256, SPKISHA256: issued.SPKISHA256, KeyServer: issued.KeyServer,
 		}
 		out.RenewAt = stamp(v.s.renewAt(wish, issued))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/internal/failpoint"
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -60,6 +61,7 @@ func (o *order) signingRequest(ctx context.Context, key crypto.Signer) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit("hub.csr.asked")
 	if !asked.Answered() {
 		return nil, &requestWait{server: asked.Server, refusal: asked.Refusal}
 	}
