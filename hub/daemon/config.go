@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/issuer/acmesh"
 )
 
 // EnvPrefix precedes the upper-case name of each key of the configuration in the environment. EnvConfig is the one
@@ -60,14 +61,23 @@ type Config struct {
 	ACMEScript string `yaml:"acme_script"`
 	// ACMEHooksDir holds further DNS hooks in its folder dnsapi, beside those that came with acme.sh.
 	ACMEHooksDir string `yaml:"acme_hooks_dir"`
-	// ACMEDirectories are the directory URLs that issuers may use; Let's Encrypt's two by default.
+	// ACMEDirectories are the directory URLs that issuers may use; those of the CAs that acme.sh knows by name by default.
 	ACMEDirectories []string `yaml:"acme_directories"`
 	// ACMECABundle holds the PEM roots that ACME servers must chain to; the system's own by default.
 	ACMECABundle string `yaml:"acme_ca_bundle"`
 	// ACMEStandalonePort is where acme.sh listens for the method standalone; 80 by default.
 	ACMEStandalonePort int `yaml:"acme_standalone_port"`
-	// ACMEDNSWait is how long a DNS record is given to spread before the CA looks; 30s by default.
+	// ACMETLSPort is where acme.sh listens for tls-alpn-01; 443 by default.
+	ACMETLSPort int `yaml:"acme_tls_port"`
+	// ACMEUser is the user that acme.sh runs as where the hub is root; none by default, which a warning tells.
+	ACMEUser string `yaml:"acme_user"`
+	// ACMEWorkDir holds the throw-away folders of orders; below DataDir by default, which a user of acme.sh's own cannot
+	// reach.
+	ACMEWorkDir string `yaml:"acme_work_dir"`
+	// ACMEDNSWait is how long DNS records are given at most until the servers of their zone show them; 2m by default.
 	ACMEDNSWait time.Duration `yaml:"acme_dns_wait"`
+	// ACMEDNSBlind waits for ACMEDNSWait without asking the servers of the zone, where the hub cannot ask them.
+	ACMEDNSBlind bool `yaml:"acme_dns_blind"`
 	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
 	CredentialsDir string `yaml:"credentials_dir"`
 
@@ -88,8 +98,10 @@ type Config struct {
 	// Remotes are copies of the repository on other Git hosts, which the hub keeps up to date; file only.
 	Remotes []RemoteConfig `yaml:"remotes"`
 
-	// Workers is how many certificates are ordered at once; 8 by default.
-	Workers int `yaml:"workers"`
+	// Workers is how many certificates are ordered at once; 8 by default. IssuerWorkers is how many of them at one issuer;
+	// 4 by default.
+	Workers       int `yaml:"workers"`
+	IssuerWorkers int `yaml:"issuer_workers"`
 	// ReconcileInterval is the longest time between two passes of the reconcile loop; 10s by default.
 	ReconcileInterval time.Duration `yaml:"reconcile_interval"`
 	// HeartbeatInterval is what agents are told; 60s by default.
@@ -248,20 +260,22 @@ func (c *Config) setDefaults() {
 	str(&c.JWTKey, filepath.Join(c.DataDir, "jwt.key"))
 	str(&c.CredentialsDir, filepath.Join(c.DataDir, "credentials"))
 	if len(c.ACMEDirectories) == 0 {
-		c.ACMEDirectories = []string{
-			"https://acme-v02.api.letsencrypt.org/directory",
-			"https://acme-staging-v02.api.letsencrypt.org/directory",
+		for _, ca := range acmesh.KnownCAs() {
+			c.ACMEDirectories = append(c.ACMEDirectories, ca.Directory)
 		}
 	}
+	str(&c.ACMEWorkDir, filepath.Join(c.paths().acme(), "work"))
 	num := func(value *int, fallback int) {
 		if *value == 0 {
 			*value = fallback
 		}
 	}
 	num(&c.ACMEStandalonePort, 80)
+	num(&c.ACMETLSPort, 443)
 	num(&c.Workers, 8)
+	num(&c.IssuerWorkers, 4)
 	if c.ACMEDNSWait == 0 {
-		c.ACMEDNSWait = 30 * time.Second
+		c.ACMEDNSWait = 2 * time.Minute
 	}
 	if c.ReconcileInterval == 0 {
 		c.ReconcileInterval = 10 * time.Second
@@ -297,6 +311,7 @@ func (c *Config) checkPaths() error {
 		{"acme_script", c.ACMEScript},
 		{"acme_hooks_dir", c.ACMEHooksDir},
 		{"acme_ca_bundle", c.ACMECABundle},
+		{"acme_work_dir", c.ACMEWorkDir},
 		{"credentials_dir", c.CredentialsDir},
 	} {
 		if p.value != "" && !filepath.IsAbs(p.value) {

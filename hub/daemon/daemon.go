@@ -126,9 +126,11 @@ func (h *Hub) wire() error {
 		return err
 	}
 	drivers := newIssuers(&h.cfg, h.opt.Now, h.opt.Logger)
+	drivers.credentials = h.cfg.credential
 	h.reconciler, err = reconcile.New(reconcile.Config{
 		Store: h.store, Repo: h.store.Repo(), Data: h.db,
-		Issuer:      drivers.driver,
+		Issuer:  drivers.driver,
+		Staging: drivers.staging, Ledger: h.db, Limits: limitsOf, Leftovers: drivers.leftovers, IssuerWorkers: h.cfg.IssuerWorkers,
 		Credentials: h.cfg.credential, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
 		Alerts: h.db, Review: h.cfg.Review, Waves: h.cfg.waves(), Soak: h.cfg.RolloutSoak, WaveTimeout: h.cfg.RolloutWaveTimeout,
 		OfflineAfter: httpapi.MissedHeartbeats * h.cfg.HeartbeatInterval,

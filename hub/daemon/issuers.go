@@ -1,15 +1,19 @@
 package daemon
 
 import (
+	"context"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub/internal/reconcile"
 	"github.com/certferry/certferry/issuer"
 	"github.com/certferry/certferry/issuer/acmesh"
 	"github.com/certferry/certferry/issuer/privateca"
@@ -21,6 +25,8 @@ type issuers struct {
 	cfg *Config
 	now func() time.Time
 	log *slog.Logger
+	// credentials returns the variables of a credential by its name.
+	credentials func(name string) (map[string]string, error)
 
 	mu   sync.Mutex
 	made map[string]madeDriver
@@ -35,7 +41,7 @@ func newIssuers(cfg *Config, now func() time.Time, log *slog.Logger) *issuers {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &issuers{cfg: cfg, now: now, log: log, made: map[string]madeDriver{}}
+	return &issuers{cfg: cfg, now: now, log: log, credentials: cfg.credential, made: map[string]madeDriver{}}
 }
 
 // driver answers the driver of an issuer as main has it now.
@@ -65,17 +71,94 @@ func (f *issuers) make(intent *manifest.Issuer) (issuer.Issuer, error) {
 	case f.cfg.ACMEScript == "":
 		return nil, &issuer.Error{Class: issuer.Account, Detail: "acme.sh is not set up: get a copy and set acme_script to its path"}
 	default:
-		driver, err := acmesh.New(acmesh.Config{
-			Script: f.cfg.ACMEScript, HooksDir: f.cfg.ACMEHooksDir,
-			StateDir: filepath.Join(f.cfg.paths().acme(), "accounts"), WorkDir: filepath.Join(f.cfg.paths().acme(), "work"),
-			Directory: acme.Directory, Email: acme.Email, CABundle: f.cfg.ACMECABundle,
-			StandalonePort: f.cfg.ACMEStandalonePort, DNSWait: f.cfg.ACMEDNSWait, Now: f.now, Logger: f.log,
-		})
-		if err != nil {
-			return nil, &issuer.Error{Class: issuer.Local, Err: err}
-		}
-		return driver, nil
+		return f.acmesh(acme)
 	}
+}
+
+func (f *issuers) acmesh(acme *manifest.ACMEIssuer) (issuer.Issuer, error) {
+	cfg := acmesh.Config{
+		Script: f.cfg.ACMEScript, HooksDir: f.cfg.ACMEHooksDir, User: f.cfg.ACMEUser,
+		StateDir: filepath.Join(f.cfg.paths().acme(), "accounts"), WorkDir: f.cfg.ACMEWorkDir,
+		Directory: acme.Directory, Email: acme.Email, CABundle: f.cfg.ACMECABundle,
+		StandalonePort: f.cfg.ACMEStandalonePort, TLSPort: f.cfg.ACMETLSPort, DNSWait: f.cfg.ACMEDNSWait, Now: f.now, Logger: f.log,
+	}
+	if !f.cfg.ACMEDNSBlind {
+		cfg.LookupTXT = acmesh.Zones{}.LookupTXT
+	}
+	if acme.EABCredential != "" {
+		cfg.EAB = func() (string, []byte, error) { return f.eab(acme.EABCredential) }
+	}
+	driver, err := acmesh.New(cfg)
+	if err != nil {
+		return nil, &issuer.Error{Class: issuer.Local, Err: err}
+	}
+	return driver, nil
+}
+
+// Variables of a credential that binds an ACME account to one at the CA.
+const (
+	eabKeyID   = "EAB_KID"
+	eabHMACKey = "EAB_HMAC_KEY"
+)
+
+// eab reads what binds an account (RFC 8555 §7.3.4). CAs hand the key out in base64url.
+func (f *issuers) eab(credential string) (kid string, hmac []byte, err error) {
+	values, err := f.credentials(credential)
+	if err != nil {
+		return "", nil, err
+	}
+	if values[eabKeyID] == "" || values[eabHMACKey] == "" {
+		return "", nil, fmt.Errorf("credential %s must hold %s and %s, as the CA gave them", credential, eabKeyID, eabHMACKey)
+	}
+	hmac, err = base64.RawURLEncoding.DecodeString(strings.TrimRight(values[eabHMACKey], "="))
+	if err != nil {
+		return "", nil, fmt.Errorf("read %s of credential %s: it must be base64url, as the CA gave it", eabHMACKey, credential)
+	}
+	return values[eabKeyID], hmac, nil
+}
+
+// staging is the twin of an issuer at its CA's staging, nil where the CA has none. It has an account of its own there.
+func (f *issuers) staging(of *manifest.Issuer) *manifest.Issuer {
+	if of.ACME == nil {
+		return nil
+	}
+	ca, known := acmesh.CAOf(of.ACME.Directory)
+	if !known || ca.Staging == "" || !slices.Contains(f.cfg.ACMEDirectories, ca.Staging) {
+		return nil
+	}
+	twin, acme := *of, *of.ACME
+	acme.Directory = ca.Staging
+	acme.PreferredChain = "" // roots of the staging have other names
+	twin.ACME = &acme
+	if ca.Staging != of.ACME.Directory {
+		twin.Name = of.Name + ".staging"
+	}
+	return &twin
+}
+
+// limitsOf are the limits that are counted for an issuer. All issuers of one directory share an account.
+func limitsOf(i *manifest.Issuer) reconcile.Limits {
+	if i.ACME == nil {
+		return reconcile.Limits{}
+	}
+	ca, _ := acmesh.CAOf(i.ACME.Directory)
+	return reconcile.Limits{Account: i.ACME.Directory, Limits: ca.Limits}
+}
+
+// leftovers clears up after orders of a process that was killed. All drivers share one folder.
+func (f *issuers) leftovers(ctx context.Context) ([]issuer.Leftover, error) {
+	if f.cfg.ACMEScript == "" {
+		return nil, nil
+	}
+	driver, err := f.acmesh(&manifest.ACMEIssuer{Directory: f.cfg.ACMEDirectories[0]})
+	if err != nil {
+		return nil, err
+	}
+	recoverer, ok := driver.(issuer.Recoverer)
+	if !ok {
+		return nil, nil
+	}
+	return recoverer.Recover(ctx, f.credentials)
 }
 
 func (f *issuers) privateCA(intent *manifest.PrivateCAIssuer) (issuer.Issuer, error) {
