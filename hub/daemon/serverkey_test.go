@@ -58,7 +58,7 @@ func startWebServer(t *testing.T) *webServer {
 	s := &webServer{
 		dir: dir, address: l.Addr().String(), cert: filepath.Join(dir, "site.pem"), key: filepath.Join(dir, "site.key"), config: filepath.Join(dir, "nginx.conf"),
 	}
-	placeholder, err := exec.CommandContext(t.Context(), "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN="+shop, //nolint:gosec // constants
+	placeholder, err := exec.CommandContext(t.Context(), "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN="+shop,
 		"-addext", "subjectAltName=DNS:"+shop, "-days", "2", "-keyout", s.key, "-out", s.cert).CombinedOutput()
 	if err != nil {
 		t.Fatalf("openssl: %v\n%s", err, placeholder)
@@ -73,7 +73,7 @@ http {
   server { listen %[2]s ssl; server_name _; ssl_certificate %[3]s; ssl_certificate_key %[4]s; location / { return 200 "ok\n"; } }
 }
 `, dir, s.address, s.cert, s.key), 0o600))
-	cmd := exec.Command(binary, "-p", dir, "-c", s.config, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;") //nolint:gosec // the test's own nginx, which outlives its context
+	cmd := exec.Command(binary, "-p", dir, "-c", s.config, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;")
 	must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -87,14 +87,18 @@ http {
 func (s *webServer) handshake(ctx context.Context) (leaf string, err error) {
 	dialer := &tls.Dialer{
 		NetDialer: &net.Dialer{Timeout: 10 * time.Second},
-		Config:    &tls.Config{InsecureSkipVerify: true, ServerName: shop}, //nolint:gosec // what is served is compared by its hash
+		Config:    &tls.Config{InsecureSkipVerify: true, ServerName: shop},
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", s.address)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = conn.Close() }()
-	sum := sha256.Sum256(conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw) //nolint:forcetypeassert // a tls.Dialer makes no other
+	secured, ok := conn.(*tls.Conn)
+	if !ok {
+		return "", errors.New("no TLS connection")
+	}
+	sum := sha256.Sum256(secured.ConnectionState().PeerCertificates[0].Raw)
 	return hex.EncodeToString(sum[:]), nil
 }
 
@@ -247,7 +251,7 @@ func searchForKeys(t *testing.T, cfg *Config, stateDir, log string, first, secon
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
-		data, err := os.ReadFile(path) //nolint:gosec // the hub's own folder
+		data, err := os.ReadFile(path)
 		haystacks[path] = data
 		return err
 	}))
@@ -281,13 +285,19 @@ func keyNeedles(t *testing.T, stateDir string) map[string]bool {
 	must(t, err)
 	needles := map[string]bool{}
 	for _, path := range files {
-		data, err := os.ReadFile(path) //nolint:gosec // the test's own folder
+		data, err := os.ReadFile(path)
 		must(t, err)
-		var stored struct{ Key string }
+		var stored struct {
+			Key string `json:"key"`
+		}
 		must(t, json.Unmarshal(data, &stored))
 		key, err := bundle.ParseKey([]byte(stored.Key))
 		must(t, err)
-		secret, err := key.(*ecdsa.PrivateKey).Bytes() //nolint:forcetypeassert // the test asked for this type
+		private, ok := key.(*ecdsa.PrivateKey)
+		if !ok {
+			t.Fatalf("%s holds a %T", path, key)
+		}
+		secret, err := private.Bytes()
 		must(t, err)
 		needles[string(secret)] = true
 		needles[hex.EncodeToString(secret)] = true
@@ -301,7 +311,7 @@ func keyNeedles(t *testing.T, stateDir string) map[string]bool {
 func allObjects(t *testing.T, cfg *Config) []byte {
 	t.Helper()
 	must(t, cfg.Complete())
-	cmd := exec.CommandContext(t.Context(), "git", "--git-dir", cfg.paths().repo(), "cat-file", "--batch", "--batch-all-objects") //nolint:gosec // the test's own folder
+	cmd := exec.CommandContext(t.Context(), "git", "--git-dir", cfg.paths().repo(), "cat-file", "--batch", "--batch-all-objects")
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "HOME="+t.TempDir(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 	out, err := cmd.Output()
 	if errors.Is(err, exec.ErrNotFound) {

@@ -96,8 +96,7 @@ func (c *Config) changed() {
 // Data is the database.
 type Data interface {
 	Servers
-	Rotations
-	Requests
+	Keys
 	Accounts
 	Jobs
 	Audit

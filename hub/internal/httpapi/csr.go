@@ -19,6 +19,12 @@ import (
 // maxWanted bounds how many requests one answer asks for; the next heartbeat asks for the others.
 const maxWanted = 16
 
+// Keys are those of servers: the ones by which they are known, and the ones of their certificates.
+type Keys interface {
+	Rotations
+	Requests
+}
+
 // Requests are what servers with keys of their own are asked for.
 type Requests interface {
 	AskedCSRs(ctx context.Context, server string) ([]hub.CertificateRequest, error)

@@ -27,11 +27,11 @@ type Requests interface {
 	PutOffForCSR(ctx context.Context, id string, notBefore time.Time, message string) error
 }
 
-// requestWait says that an order has to wait for its server's certificate request.
-type requestWait struct{ server, refusal string }
+// requestWaitError says that an order has to wait for its server's certificate request.
+type requestWaitError struct{ server, refusal string }
 
 // Error implements error.
-func (w *requestWait) Error() string {
+func (w *requestWaitError) Error() string {
 	if w.refusal != "" {
 		return w.server + " does not make the key: " + w.refusal
 	}
@@ -44,7 +44,7 @@ func (o *order) keyOnServer() bool {
 }
 
 // signingRequest is the PKCS #10 request of the order: made with key, or by the server where key is nil; then the error
-// is a *requestWait until it came.
+// is a *requestWaitError until it came.
 func (o *order) signingRequest(ctx context.Context, key crypto.Signer) ([]byte, error) {
 	if key != nil {
 		csr, err := bundle.NewCSR(key, o.want.Names)
@@ -63,7 +63,7 @@ func (o *order) signingRequest(ctx context.Context, key crypto.Signer) ([]byte, 
 	}
 	failpoint.Hit("hub.csr.asked")
 	if !asked.Answered() {
-		return nil, &requestWait{server: asked.Server, refusal: asked.Refusal}
+		return nil, &requestWaitError{server: asked.Server, refusal: asked.Refusal}
 	}
 	o.tell(ctx, issuer.Event{Phase: issuer.PhasePrepare, Line: asked.Server + " made the key and sent its certificate request"})
 	return asked.CSR, nil
@@ -105,7 +105,7 @@ func checkAnswer(b *bundle.Bundle, csr []byte, want *manifest.Certificate) error
 }
 
 // waitForServer puts the job off until the server sent its request.
-func (r *Reconciler) waitForServer(ctx context.Context, o *order, wait *requestWait) error {
+func (r *Reconciler) waitForServer(ctx context.Context, o *order, wait *requestWaitError) error {
 	if o.job.Error != wait.Error() {
 		o.tell(ctx, issuer.Event{Line: wait.Error()})
 	}

@@ -99,7 +99,7 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 		o.tell(ctx, issuer.Event{Line: wait.Error()})
 		return r.cfg.Data.PutOffJob(ctx, o.job.ID, r.soonAfter(wait.Until), string(issuer.RateLimited), wait.Error())
 	}
-	if wait, ok := errors.AsType[*requestWait](cause); ok {
+	if wait, ok := errors.AsType[*requestWaitError](cause); ok {
 		log.InfoContext(ctx, "order waits for a certificate request", "server", wait.server)
 		return r.waitForServer(ctx, o, wait)
 	}

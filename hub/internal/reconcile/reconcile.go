@@ -76,7 +76,6 @@ type Repo interface {
 type Data interface {
 	Queue
 	Outcomes
-	Requests
 	Progress
 	Servers(ctx context.Context, after string, limit int) ([]hub.Server, error)
 	CertificateObservations(ctx context.Context, certificate string) ([]hub.Observation, error)
@@ -88,6 +87,7 @@ type Records interface {
 	Audit
 	Settings
 	Renewals
+	Requests
 }
 
 // Queue hands out jobs.
