@@ -50,6 +50,23 @@ func TestVerifyAcceptsAGoodState(t *testing.T) {
 }
 
 // A stale state is still the newest known one: its age alone is no reason to refuse it.
+// A bundle without a key is the server's own affair only where the manifest says so.
+func TestVerifyTellsWhoseTheKeyIs(t *testing.T) {
+	t.Parallel()
+	h := newHub(t)
+	for _, custody := range []string{manifest.CustodyServer, ""} {
+		b := h.branch()
+		b.bundle.Key, b.manifest.Deployments[0].Key = nil, custody
+		got, err := source.Verify(h.trust(), source.Floor{}, commit, h.files(b), start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := got.Deployments[0]; d.KeyOnServer != (custody != "") || d.Bundle.Key != nil {
+			t.Errorf("custody %q: %+v", custody, d)
+		}
+	}
+}
+
 func TestVerifyAcceptsAStaleState(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
@@ -200,6 +217,7 @@ func headerRefusals(h *hub) []refusal {
 			h.must(err)
 		}},
 		{name: "another key", bend: func(b *branch) { first(b).SPKISHA256 = digest(nil) }, want: "another key"},
+		{name: "a key that should be the server's own", bend: func(b *branch) { first(b).Key = manifest.CustodyServer }, want: "holds a private key"},
 		{name: "another end", bend: func(b *branch) { first(b).NotAfter = first(b).NotAfter.Add(time.Hour) }, want: "other dates"},
 		{name: "another begin", bend: func(b *branch) { first(b).NotBefore = first(b).NotBefore.Add(-time.Hour) }, want: "other dates"},
 	}
