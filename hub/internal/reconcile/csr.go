@@ -33,7 +33,7 @@ type requestWaitError struct{ server, refusal string }
 // Error implements error.
 func (w *requestWaitError) Error() string {
 	if w.refusal != "" {
-		return w.server + " does not make the key: " + w.refusal
+		return w.server + " refuses to send its certificate request: " + w.refusal
 	}
 	return "waits for " + w.server + " to send its certificate request"
 }

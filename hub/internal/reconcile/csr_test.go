@@ -193,10 +193,56 @@ func TestServerRefusesItsKey(t *testing.T) {
 	w.must(w.db.RefuseCSR(t.Context(), asked.ID, "web-1", "not allowed by this server's policy", hub.AuditEvent{Action: "test"}))
 	w.once()
 	job := w.wantJob("a.example", apiv1.JobWaiting, "")
-	if job.Error != "web-1 does not make the key: not allowed by this server's policy" {
+	if job.Error != "web-1 refuses to send its certificate request: not allowed by this server's policy" {
 		t.Errorf("job says %q", job.Error)
 	}
 	w.wantKeyOn1(w.answers(w.asked("web-1"), nil), "web-1")
+}
+
+// Both certificates of a dual pair have keys of their own on the server.
+func TestTwoKeysOnServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.enrol("web-1", hub.ServerApproved, nil)
+	w.want("a.example", func(c *manifest.Certificate) {
+		onServer("web-1")(c)
+		c.SecondKeyType, c.Deployments[0].SecondTarget = "rsa-2048", "web-rsa"
+	})
+	w.once()
+	all, err := w.db.AskedCSRs(t.Context(), "web-1")
+	w.must(err)
+	if len(all) != 2 || all[0].KeyType != "ecdsa-p256" || all[1].KeyType != "rsa-2048" || all[1].Certificate != "a.example.rsa" {
+		t.Fatalf("asked for %+v", all)
+	}
+	for _, asked := range all {
+		w.answers(asked, nil)
+	}
+	w.once()
+	d := w.tip("web-1").Manifest.Deployments
+	if len(d) != 2 || d[0].Key != manifest.CustodyServer || d[1].Key != manifest.CustodyServer || d[1].Target != "web-rsa" || d[0].SPKISHA256 == d[1].SPKISHA256 {
+		t.Errorf("web-1 is told %+v", d)
+	}
+}
+
+// A dry run asks the server for nothing.
+func TestDryRunNeedsNoServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.cfg.Staging = func(i *manifest.Issuer) *manifest.Issuer { return i }
+	w.enrol("web-1", hub.ServerApproved, nil)
+	w.want("a.example", onServer("web-1"))
+	w.once()
+	asked := w.asked("web-1")
+	w.ask(hub.Job{Certificate: "a.example", Kind: apiv1.JobDryRun, Actor: "ada"})
+	w.once()
+	jobs, err := w.db.Jobs(t.Context(), "a.example", "", 10)
+	w.must(err)
+	if len(jobs) != 2 || jobs[0].Kind != apiv1.JobDryRun || jobs[0].State != apiv1.JobDone || len(w.ca.Orders()) != 1 {
+		t.Errorf("jobs %+v, %d orders", jobs, len(w.ca.Orders()))
+	}
+	if again := w.asked("web-1"); again.ID != asked.ID {
+		t.Error("the dry run asked the server")
+	}
 }
 
 // A CA that certifies another key than the request's is not believed.
