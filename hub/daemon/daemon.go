@@ -126,12 +126,13 @@ func (h *Hub) wire() error {
 		return err
 	}
 	drivers := newIssuers(&h.cfg, h.opt.Now, h.opt.Logger)
-	drivers.credentials = h.cfg.credential
+	secrets := h.newVault(drivers)
+	drivers.credentials = func(name string) (map[string]string, error) { return secrets.Values(context.Background(), name) }
 	h.reconciler, err = reconcile.New(reconcile.Config{
 		Store: h.store, Repo: h.store.Repo(), Data: h.db,
 		Issuer:  drivers.driver,
 		Staging: drivers.staging, Ledger: h.db, Limits: limitsOf, Leftovers: drivers.leftovers, IssuerWorkers: h.cfg.IssuerWorkers,
-		Credentials: h.cfg.credential, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
+		Credentials: drivers.credentials, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
 		Alerts: h.db, Review: h.cfg.Review, Waves: h.cfg.waves(), Soak: h.cfg.RolloutSoak, WaveTimeout: h.cfg.RolloutWaveTimeout,
 		OfflineAfter: httpapi.MissedHeartbeats * h.cfg.HeartbeatInterval,
 		Workers:      h.cfg.Workers, Interval: h.cfg.ReconcileInterval, Now: h.opt.Now, Logger: h.opt.Logger,
@@ -157,7 +158,7 @@ func (h *Hub) wire() error {
 		return err
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
-		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
+		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
 		Remotes: h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,

@@ -20,12 +20,12 @@ func TestStagingIsTheTwinOfAKnownCA(t *testing.T) {
 	of := func(directory string) *manifest.Issuer {
 		return &manifest.Issuer{Name: "le", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: directory, Email: "ops@example.com", PreferredChain: "ISRG Root X1"}}
 	}
-	real := of("https://acme-v02.api.letsencrypt.org/directory")
-	twin := f.staging(real)
+	live := of("https://acme-v02.api.letsencrypt.org/directory")
+	twin := f.staging(live)
 	if twin == nil || twin.ACME.Directory != "https://acme-staging-v02.api.letsencrypt.org/directory" || twin.ACME.Email != "ops@example.com" || twin.ACME.PreferredChain != "" || twin.Name == "le" {
 		t.Fatalf("%+v", twin)
 	}
-	if real.ACME.Directory != "https://acme-v02.api.letsencrypt.org/directory" {
+	if live.ACME.Directory != "https://acme-v02.api.letsencrypt.org/directory" {
 		t.Error("the issuer itself was changed")
 	}
 	for name, i := range map[string]*manifest.Issuer{
@@ -36,8 +36,8 @@ func TestStagingIsTheTwinOfAKnownCA(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	cfg.ACMEDirectories = []string{real.ACME.Directory}
-	if f.staging(real) != nil {
+	cfg.ACMEDirectories = []string{live.ACME.Directory}
+	if f.staging(live) != nil {
 		t.Error("a staging that the administrator does not allow is used")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/certferry/certferry/issuer"
+	"github.com/certferry/certferry/issuer/acmesh/dnshook"
 )
 
 var (
@@ -25,15 +26,7 @@ var (
 	profile   = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
 	chainName = regexp.MustCompile(`^[A-Za-z0-9 ._()-]{0,128}$`)
 	hookName  = regexp.MustCompile(`^dns_[a-z0-9_]{1,60}$`)
-	variable  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
-	// reserved variables steer acme.sh, the shell or the loader.
-	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|CERTFERRY_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
-	// option is a line of a hook's metadata that names a variable, such as " CF_Key API Key".
-	option = regexp.MustCompile(`(?m)^ {1,4}([A-Za-z][A-Za-z0-9_]*) `)
 )
-
-// maxValue bounds a credential, in bytes.
-const maxValue = 8192
 
 func checkAccount(cfg *Config) error {
 	switch {
@@ -154,48 +147,18 @@ func (i *Issuer) checkDNS(c issuer.Challenge) error {
 			return permanent("the alias must be a DNS name of letters, digits, hyphens and underscores")
 		}
 	}
-	known, err := i.hookVariables(c.Hook)
+	provider, err := dnshook.Read(c.Hook, filepath.Dir(i.cfg.Script), i.cfg.HooksDir)
 	if err != nil {
 		return permanent("acme.sh has no DNS hook %s", c.Hook)
 	}
+	known := provider.Variables()
 	for name, value := range c.Credentials {
-		switch {
-		case !variable.MatchString(name) || reserved.MatchString(name):
-			return permanent("a credential of %s has a name that is not allowed", c.Hook)
-		case len(known) > 0 && !slices.Contains(known, name):
+		if err := issuer.CheckVariable(name, value); err != nil {
+			return permanent("a credential of %s cannot be used: %v", c.Hook, err)
+		}
+		if len(known) > 0 && !slices.Contains(known, name) {
 			return permanent("the hook %s does not know the variable %s; it takes %s", c.Hook, name, strings.Join(known, ", "))
-		case len(value) > maxValue || strings.ContainsFunc(value, unsafe):
-			return permanent("the value of %s is too long or holds a quote, $, `, \\, or a control character, which acme.sh cannot take", name)
 		}
 	}
 	return nil
-}
-
-// unsafe says which characters acme.sh would read as shell text.
-func unsafe(r rune) bool {
-	return r < ' ' || r == 0x7f || strings.ContainsRune("'\"`$\\", r)
-}
-
-// hookVariables reads the names of a hook's variables from its metadata; none where it has no metadata.
-func (i *Issuer) hookVariables(hook string) ([]string, error) {
-	for _, dir := range []string{filepath.Dir(i.cfg.Script), i.cfg.HooksDir} {
-		if dir == "" {
-			continue
-		}
-		data, err := os.ReadFile(filepath.Join(dir, "dnsapi", hook+".sh")) //nolint:gosec // checked against hookName
-		if err != nil {
-			continue
-		}
-		_, rest, ok := strings.Cut(string(data), hook+"_info='")
-		if !ok {
-			return nil, nil
-		}
-		info, _, _ := strings.Cut(rest, "'\n")
-		var names []string
-		for _, match := range option.FindAllStringSubmatch(info, -1) {
-			names = append(names, match[1])
-		}
-		return names, nil
-	}
-	return nil, os.ErrNotExist
 }

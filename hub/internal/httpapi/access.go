@@ -94,6 +94,15 @@ var access = map[string]who{
 	"create-plan":     viewers,
 	"list-remotes":    viewers,
 
+	"list-dns-providers":  viewers,
+	"list-credentials":    viewers,
+	"get-credential":      viewers,
+	"create-credential":   admins,
+	"replace-credential":  admins,
+	"delete-credential":   admins,
+	"test-credential":     operators,
+	"get-credential-test": viewers,
+
 	"list-issuers": viewers,
 	"list-jobs":    viewers,
 	"get-job":      viewers,

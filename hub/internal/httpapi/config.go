@@ -40,6 +40,8 @@ type Config struct {
 	Proposals Proposals
 	// Orders ends orders.
 	Orders Orders
+	// Credentials keeps secrets for DNS providers and CAs.
+	Credentials Credentials
 	// RenewAt says when a certificate is due for renewal; nil where nobody knows.
 	RenewAt func(*manifest.Certificate, *manifest.IssuedCertificate) time.Time
 	// Changed is called when the database learned what the reconcile loop must act on, such as a server's approval;
@@ -72,7 +74,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	switch {
-	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil, c.Rollouts == nil, c.Proposals == nil, c.Orders == nil:
+	case c.Data == nil, c.Auth == nil, c.Intent == nil, c.Fleet == nil, c.Commits == nil, c.Rollouts == nil, c.Proposals == nil, c.Orders == nil, c.Credentials == nil:
 		return errors.New("make HTTP API: a service is missing")
 	case c.Now == nil, c.Logger == nil:
 		return errors.New("make HTTP API: clock or logger is missing")

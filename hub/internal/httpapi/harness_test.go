@@ -31,6 +31,8 @@ import (
 	"github.com/certferry/certferry/hub/internal/database"
 	"github.com/certferry/certferry/hub/internal/httpapi"
 	"github.com/certferry/certferry/hub/internal/hubtest"
+	"github.com/certferry/certferry/hub/internal/vault"
+	"github.com/certferry/certferry/issuer"
 )
 
 const (
@@ -50,10 +52,13 @@ type world struct {
 	fleet    *fleet
 	store    *gitstore.Store
 	rollouts *rollouts
-	intent   *intentLog
-	log      *logBuffer
-	cfg      httpapi.Config
-	srv      *httptest.Server
+	vault    *vault.Vault
+	// tested is what a test of a credential answers.
+	tested func(issuer.Challenge, string, func(issuer.Event)) error
+	intent *intentLog
+	log    *logBuffer
+	cfg    httpapi.Config
+	srv    *httptest.Server
 
 	mu    sync.Mutex
 	now   time.Time
@@ -76,9 +81,22 @@ func newWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	w.intent.fleet = w.fleet
 	w.store = hubtest.NewStore(tb, w.clock)
 	w.rollouts = &rollouts{}
+	w.vault = vault.New(vault.Config{
+		Store: w.db, Seal: w.store.SealSecret, Open: w.store.OpenSecret, Now: w.clock,
+		Providers: func() ([]issuer.DNSHook, error) {
+			return []issuer.DNSHook{{
+				Hook: "dns_cloud", Title: "Cloud", Site: "https://cloud.example",
+				Options:     []issuer.DNSOption{{Name: "CLOUD_Key", Secret: true}, {Name: "CLOUD_Zone", Optional: true}},
+				Alternative: []issuer.DNSOption{{Name: "CLOUD_Token", Secret: true}},
+			}}, nil
+		},
+		Test: func(_ context.Context, c issuer.Challenge, domain string, tell func(issuer.Event)) error {
+			return w.tested(c, domain, tell)
+		},
+	})
 	w.cfg = httpapi.Config{
 		Data: w.db, Auth: w.auth, Intent: w.intent, Fleet: w.fleet, Commits: w.store,
-		Rollouts: w.rollouts, Proposals: w.store, Orders: canceller{w.db},
+		Rollouts: w.rollouts, Proposals: w.store, Orders: canceller{w.db}, Credentials: w.vault,
 		RenewAt: func(_ *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
 			return have.NotAfter.Add(-30 * 24 * time.Hour)
 		},

@@ -120,6 +120,7 @@ func (s *server) humaConfig() huma.Config {
 		{Name: "certificates", Description: "Wishes for certificates and what fulfils them."},
 		{Name: "rollouts", Description: "How new issues go out: waves, review, and the way back for all."},
 		{Name: "commits", Description: "The repository's history: what changed, who signed."},
+		{Name: "credentials", Description: "Secrets for DNS providers and CAs: they come in and never go out."},
 		{Name: "overview", Description: "Jobs, issuers, alerts, audit history and figures."},
 	}
 	return cfg

@@ -72,6 +72,7 @@ func newServer(cfg Config) *server {
 	s.addPlans()
 	s.addAlerts()
 	s.addJobs()
+	s.addCredentials()
 	s.addRemotes()
 	return s
 }

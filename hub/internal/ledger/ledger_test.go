@@ -131,7 +131,9 @@ func TestSettleGivesBackWhatWasNotSpent(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			o := w.order("a.example.com", "b.example.com")
-			w.reserve(o)
+			if ok, wait := w.reserve(o); !ok {
+				t.Fatal(wait)
+			}
 			w.settle(o, tc.out)
 			for _, c := range []struct {
 				of      issuer.Spending
@@ -188,7 +190,9 @@ func TestTheCAAskedToWait(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			o := w.order("a.example.com")
-			w.reserve(o)
+			if ok, wait := w.reserve(o); !ok {
+				t.Fatal(wait)
+			}
 			w.settle(o, ledger.Outcome{Phase: issuer.PhaseOrder, Err: &issuer.Error{
 				Class: issuer.RateLimited, Detail: tc.detail, RetryAfter: 2 * time.Hour,
 			}})
