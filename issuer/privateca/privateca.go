@@ -1,8 +1,8 @@
 // Package privateca is an embedded certificate authority: a root, an intermediate that signs, both in a folder of the
 // hub. It serves where no public CA can: for internal names, and for trying things out.
 //
-// It signs for whatever names a request holds; who may ask for which is the hub's to decide. Serial numbers are
-// random, nothing is recorded.
+// It signs for the names that its name constraints permit, all where there are none; who may ask for which is the hub's to
+// decide. Serial numbers are random. What was issued and what was revoked stands in two lists in the folder.
 package privateca
 
 import (
@@ -12,6 +12,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -23,9 +24,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/certferry/certferry/gitstore/bundle"
+	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -35,6 +38,8 @@ const (
 	rootKey                 = "root.key"
 	intermediateCertificate = "intermediate.crt"
 	intermediateKey         = "intermediate.key"
+	issuedList              = "issued.jsonl"
+	revokedList             = "revoked.jsonl"
 )
 
 const (
@@ -47,8 +52,14 @@ const (
 )
 
 // Init makes the root and the intermediate called name in dir, which it makes with mode 0700. It refuses to replace a
-// CA that is there.
-func Init(dir, name string, now time.Time) error {
+// CA that is there. Where permitted is not empty, both can sign for these domains and what is below them only (RFC 5280
+// §4.2.1.10).
+func Init(dir, name string, now time.Time, permitted ...string) error {
+	for _, domain := range permitted {
+		if manifest.ValidDNSName(domain) != nil || strings.HasPrefix(domain, "*.") {
+			return errors.New("make CA: a permitted domain must be a DNS name such as internal.example")
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make CA folder: %w", err)
 	}
@@ -57,11 +68,11 @@ func Init(dir, name string, now time.Time) error {
 			return fmt.Errorf("make CA: %s is there already; it is never replaced", filepath.Join(dir, file))
 		}
 	}
-	root, rootSigner, err := newAuthority(name+" Root", now, rootLife, nil, nil)
+	root, rootSigner, err := newAuthority(name+" Root", now, rootLife, nil, nil, permitted)
 	if err != nil {
 		return err
 	}
-	intermediate, signer, err := newAuthority(name+" Intermediate", now, intermediateLife, root, rootSigner)
+	intermediate, signer, err := newAuthority(name+" Intermediate", now, intermediateLife, root, rootSigner, permitted)
 	if err != nil {
 		return err
 	}
@@ -69,21 +80,28 @@ func Init(dir, name string, now time.Time) error {
 	return errors.Join(
 		writeKey(filepath.Join(dir, rootKey), rootSigner),
 		writeKey(filepath.Join(dir, intermediateKey), signer),
-		write(filepath.Join(dir, intermediateCertificate), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: intermediate.Raw})),
-		write(filepath.Join(dir, rootCertificate), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})),
+		write(filepath.Join(dir, intermediateCertificate), pemOf(intermediate)),
+		write(filepath.Join(dir, rootCertificate), pemOf(root)),
 	)
 }
 
 // newAuthority makes a CA certificate, signed by parent or by itself where parent is nil.
-func newAuthority(name string, now time.Time, life time.Duration, parent *x509.Certificate, parentKey crypto.Signer) (*x509.Certificate, crypto.Signer, error) {
+func newAuthority(name string, now time.Time, life time.Duration, parent *x509.Certificate, parentKey crypto.Signer, permitted []string) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make CA key: %w", err)
 	}
+	certificate, err := signAuthority(name, now, life, parent, parentKey, key, permitted)
+	return certificate, key, err
+}
+
+// signAuthority certifies the key of an authority.
+func signAuthority(name string, now time.Time, life time.Duration, parent *x509.Certificate, parentKey, key crypto.Signer, permitted []string) (*x509.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: serialNumber(), Subject: pkix.Name{CommonName: name},
 		NotBefore: now.Add(-backdate).UTC().Truncate(time.Second), NotAfter: now.Add(life).UTC().Truncate(time.Second),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, BasicConstraintsValid: true, IsCA: true,
+		PermittedDNSDomains: permitted, PermittedDNSDomainsCritical: len(permitted) > 0,
 	}
 	signer := parentKey
 	if parent == nil {
@@ -95,13 +113,13 @@ func newAuthority(name string, now time.Time, life time.Duration, parent *x509.C
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make CA certificate: %w", err)
+		return nil, fmt.Errorf("make CA certificate: %w", err)
 	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make CA certificate: %w", err)
+		return nil, fmt.Errorf("make CA certificate: %w", err)
 	}
-	return certificate, key, nil
+	return certificate, nil
 }
 
 // serialNumber has 127 random bits (Baseline Requirements §7.1 ask for 64) and is never zero or negative.
@@ -134,13 +152,50 @@ func write(path string, data []byte) error {
 	return nil
 }
 
+// replace writes a file in one synced step.
+func replace(path string, data []byte) error {
+	next := path + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write CA file: %w", err)
+	}
+	if err := write(next, data); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("write CA file: %w", err)
+	}
+	return nil
+}
+
+func pemOf(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+func parseKey(data []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("it is not PEM")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, errors.New("it is not a private key")
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("it is not a private key")
+	}
+	return signer, nil
+}
+
 // Config is what New needs.
 type Config struct {
 	// Dir was made by Init.
 	Dir string
 	// Lifetime of a certificate; 0 for DefaultLifetime.
 	Lifetime time.Duration
-	Now      func() time.Time
+	// CRLURL is where clients find the list of revoked certificates; empty leaves it out of certificates.
+	CRLURL string
+	Now    func() time.Time
 }
 
 // CA signs certificates. It is an issuer.Issuer.
@@ -149,9 +204,17 @@ type CA struct {
 	root         *x509.Certificate
 	intermediate *x509.Certificate
 	key          crypto.Signer
+
+	// mu guards the lists and the CRL that was made last, of a list of crlOf bytes.
+	mu    sync.Mutex
+	crl   *x509.RevocationList
+	crlOf int64
 }
 
-var _ issuer.Issuer = (*CA)(nil)
+var (
+	_ issuer.Issuer  = (*CA)(nil)
+	_ issuer.Revoker = (*CA)(nil)
+)
 
 // New opens the CA in cfg.Dir.
 func New(cfg Config) (*CA, error) {
@@ -188,7 +251,7 @@ func New(cfg Config) (*CA, error) {
 
 // RootPEM is the root's certificate, for the trust stores of clients.
 func (ca *CA) RootPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.root.Raw})
+	return pemOf(ca.root)
 }
 
 // Issue signs the request's CSR for exactly the request's names. Challenge, Profile and PreferredChain are ignored.
@@ -199,6 +262,9 @@ func (ca *CA) Issue(ctx context.Context, req issuer.Request) (*issuer.Certificat
 	csr, err := checkCSR(req)
 	if err != nil {
 		return nil, &issuer.Error{Class: issuer.Permanent, ACMEType: "badCSR", Detail: err.Error()}
+	}
+	if err := ca.permits(csr.DNSNames); err != nil {
+		return nil, err
 	}
 	now := ca.cfg.Now().UTC()
 	expires := now.Add(ca.cfg.Lifetime).Truncate(time.Second)
@@ -214,6 +280,12 @@ func (ca *CA) Issue(ctx context.Context, req issuer.Request) (*issuer.Certificat
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
+	if _, ok := csr.PublicKey.(*rsa.PublicKey); ok {
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment // the key exchange of old TLS
+	}
+	if ca.cfg.CRLURL != "" {
+		template.CRLDistributionPoints = []string{ca.cfg.CRLURL}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.intermediate, csr.PublicKey, ca.key)
 	if err != nil {
 		return nil, &issuer.Error{Class: issuer.Local, Detail: "sign certificate", Err: err}
@@ -222,7 +294,34 @@ func (ca *CA) Issue(ctx context.Context, req issuer.Request) (*issuer.Certificat
 	if err != nil {
 		return nil, &issuer.Error{Class: issuer.Local, Detail: "sign certificate", Err: err}
 	}
+	if err := ca.note(issuedList, entry{Serial: leaf.SerialNumber.Text(16), NotAfter: leaf.NotAfter, At: now, Names: leaf.DNSNames}); err != nil {
+		return nil, &issuer.Error{Class: issuer.Local, Detail: "note what was signed", Err: err}
+	}
 	return &issuer.Certificate{Chain: []*x509.Certificate{leaf, ca.intermediate}}, nil
+}
+
+// permits says why the CA's name constraints keep it from signing for names.
+func (ca *CA) permits(names []string) error {
+	for _, constrained := range []*x509.Certificate{ca.root, ca.intermediate} {
+		if len(constrained.PermittedDNSDomains) == 0 {
+			continue
+		}
+		for _, name := range names {
+			if !slices.ContainsFunc(constrained.PermittedDNSDomains, func(domain string) bool { return within(name, domain) }) {
+				return &issuer.Error{
+					Class: issuer.Permanent, ACMEType: "rejectedIdentifier", Name: name,
+					Detail: "this CA may sign for " + strings.Join(constrained.PermittedDNSDomains, ", ") + " and below only",
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// within says whether a name is domain or below it.
+func within(name, domain string) bool {
+	name = strings.TrimPrefix(name, "*.")
+	return name == domain || strings.HasSuffix(name, "."+domain)
 }
 
 // checkCSR says why a request cannot be signed.
