@@ -22,13 +22,13 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/certferry/certferry/gitstore/bundle"
-	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -51,12 +51,14 @@ const (
 	backdate = 5 * time.Minute
 )
 
+var plainDomain = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // Init makes the root and the intermediate called name in dir, which it makes with mode 0700. It refuses to replace a
 // CA that is there. Where permitted is not empty, both can sign for these domains and what is below them only (RFC 5280
 // §4.2.1.10).
 func Init(dir, name string, now time.Time, permitted ...string) error {
 	for _, domain := range permitted {
-		if manifest.ValidDNSName(domain) != nil || strings.HasPrefix(domain, "*.") {
+		if !plainDomain.MatchString(domain) {
 			return errors.New("make CA: a permitted domain must be a DNS name such as internal.example")
 		}
 	}

@@ -42,7 +42,11 @@ func (ca *CA) note(list string, e entry) error {
 	}
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
-	file, err := os.OpenFile(filepath.Join(ca.cfg.Dir, list), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	path := filepath.Join(ca.cfg.Dir, list)
+	if err := endLine(path); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the folder is the administrator's
 	if err != nil {
 		return err
 	}
@@ -50,9 +54,21 @@ func (ca *CA) note(list string, e entry) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
+// endLine cuts off a last line that a crash cut short.
+func endLine(path string) error {
+	data, err := os.ReadFile(path) //nolint:gosec // the folder is the administrator's
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(data) == 0 || data[len(data)-1] == '\n') {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Truncate(path, int64(bytes.LastIndexByte(data, '\n')+1))
+}
+
 // entries reads a list. A last line that a crash cut short is left out: what it was about was not answered.
 func (ca *CA) entries(list string) ([]entry, error) {
-	data, err := os.ReadFile(filepath.Join(ca.cfg.Dir, list))
+	data, err := os.ReadFile(filepath.Join(ca.cfg.Dir, list)) //nolint:gosec // the folder is the administrator's
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -178,6 +178,15 @@ func TestALineThatACrashCutShort(t *testing.T) {
 	if list, err := x509.ParseRevocationList(der); err != nil || len(list.RevokedCertificateEntries) != 1 {
 		t.Errorf("%+v, %v", list, err)
 	}
+	// The next line does not go into its midst.
+	other := f.issue(bundle.ECDSAP256, "b.example")
+	f.must(f.ca.Revoke(t.Context(), other[0], 4))
+	if der, err = f.ca.CRL(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := x509.ParseRevocationList(der); err != nil || len(list.RevokedCertificateEntries) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
 	f.must(os.WriteFile(path, append(append(data[:20:20], '\n'), data...), 0o600))
 	if _, err := f.ca.CRL(); err == nil {
 		t.Error("a damaged line in the midst of the list was passed over")
