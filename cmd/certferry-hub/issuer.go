@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -17,7 +18,10 @@ func issuerCommand() *cli.Command {
 			leaf(&cli.Command{
 				Name: "add", Usage: "add an issuer", ArgsUsage: "NAME",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "directory", Usage: "`URL` of an ACME directory, which acme_directories must list; without it a private CA is added"},
+					&cli.StringFlag{Name: "ca", Usage: "`NAME` of a known CA: " + strings.Join(daemon.KnownCAs(), ", ")},
+					&cli.StringFlag{Name: "directory", Usage: "`URL` of an ACME directory, which acme_directories must list; without it and --ca a private CA is added"},
+					&cli.StringFlag{Name: "eab-credential", Usage: "`NAME` of the credential that binds the account, where the CA asks for that"},
+					&cli.StringFlag{Name: "private-ca", Usage: "`NAME` of a private CA made by privateca init (default: the hub's own)"},
 					&cli.StringFlag{Name: "email", Usage: "contact `ADDRESS` of the ACME account"},
 					&cli.StringFlag{Name: "profile", Usage: "ACME `PROFILE` to ask for"},
 					&cli.StringFlag{Name: "preferred-chain", Usage: "`NAME` of the root to prefer"},
@@ -35,13 +39,22 @@ func addIssuer(c *cli.Context) error {
 		return err
 	}
 	issuer := &manifest.Issuer{Name: c.Args().First(), Type: "privateca"}
-	if directory := c.String("directory"); directory != "" {
+	directory := c.String("directory")
+	if c.IsSet("ca") {
+		if directory, err = daemon.DirectoryOf(c.String("ca")); err != nil {
+			return err
+		}
+	}
+	if directory != "" {
 		issuer.Type = "acmesh"
 		issuer.ACME = &manifest.ACMEIssuer{
-			Directory: directory, Email: c.String("email"), Profile: c.String("profile"), PreferredChain: c.String("preferred-chain"),
+			Directory: directory, EABCredential: c.String("eab-credential"), Email: c.String("email"), Profile: c.String("profile"), PreferredChain: c.String("preferred-chain"),
 		}
-	} else if c.IsSet("lifetime") {
-		issuer.PrivateCA = &manifest.PrivateCAIssuer{Lifetime: c.Duration("lifetime").String()}
+	} else if c.IsSet("lifetime") || c.IsSet("private-ca") {
+		issuer.PrivateCA = &manifest.PrivateCAIssuer{CA: c.String("private-ca")}
+		if c.IsSet("lifetime") {
+			issuer.PrivateCA.Lifetime = c.Duration("lifetime").String()
+		}
 	}
 	if err := daemon.AddIssuer(c.Context, cfg, time.Now, issuer); err != nil {
 		return err

@@ -36,6 +36,8 @@ func certificateCommand() *cli.Command {
 				Action: renewCertificate,
 			},
 			renewAllCommand(),
+			preflightCommand(),
+			revokeCommand(),
 			{
 				Name: "rollback", Usage: "bring back the previous issue on all its servers and pause renewal", ArgsUsage: "NAME",
 				Flags: rollbackFlags(), Action: rollbackCertificate,

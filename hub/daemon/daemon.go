@@ -126,10 +126,16 @@ func (h *Hub) wire() error {
 		return err
 	}
 	drivers := newIssuers(&h.cfg, h.opt.Now, h.opt.Logger)
+	drivers.publicURL = h.publicURL
 	secrets := h.newVault(drivers)
 	drivers.credentials = func(name string) (map[string]string, error) { return secrets.Values(context.Background(), name) }
+	checker, err := h.newPreflight(drivers)
+	if err != nil {
+		return err
+	}
 	h.reconciler, err = reconcile.New(reconcile.Config{
-		Store: h.store, Repo: h.store.Repo(), Data: h.db,
+		Preflight: h.preflightOrders(checker),
+		Store:     h.store, Repo: h.store.Repo(), Data: h.db,
 		Issuer:  drivers.driver,
 		Staging: drivers.staging, Ledger: h.db, Limits: limitsOf, Leftovers: drivers.leftovers, IssuerWorkers: h.cfg.IssuerWorkers,
 		Credentials: drivers.credentials, KeyringVersion: h.keys.keyring.Version, Domain: h.cfg.EmailDomain,
@@ -145,6 +151,7 @@ func (h *Hub) wire() error {
 		Receiver: h.store, Alerts: h.db, Proposals: h.store, Review: h.cfg.Review, SignedRemotes: !h.cfg.AllowUnsignedIntent, Signers: operatorKeys(h.cfg.paths().operators()),
 		Due: h.reconciler.Due, Waves: h.cfg.waves(),
 		CheckIssuer: func(i *manifest.Issuer) error { _, err := drivers.driver(i); return err },
+		Issuer:      drivers.driver,
 		Changed:     h.reconciler.Trigger, Now: h.opt.Now,
 	})
 	if err != nil {
@@ -158,8 +165,9 @@ func (h *Hub) wire() error {
 		return err
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
-		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
-		Remotes: h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
+		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, Authorities: authorities{drivers, h.store}, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
+		Preflight: preflights{checker, wishes},
+		Remotes:   h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,
 		}), Console: pages,

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/issuer/acmesh"
 )
 
 // AddIssuer writes an issuer to main while the hub is stopped; it does not replace one that is there. An ACME
@@ -50,4 +52,22 @@ func AddIssuer(ctx context.Context, cfg Config, now func() time.Time, issuer *ma
 		Edits: []gitrepo.Edit{{Path: manifest.IssuerPath(issuer.Name), Data: data}},
 	})
 	return err
+}
+
+// KnownCAs are the names of the public CAs that need no URL.
+func KnownCAs() []string {
+	var ids []string
+	for _, ca := range acmesh.KnownCAs() {
+		ids = append(ids, ca.ID)
+	}
+	return ids
+}
+
+// DirectoryOf is the ACME directory of a CA that is known by its name.
+func DirectoryOf(name string) (string, error) {
+	ca, ok := acmesh.CANamed(name)
+	if !ok {
+		return "", fmt.Errorf("find CA %s: the known ones are %s; give --directory for another one", name, strings.Join(KnownCAs(), ", "))
+	}
+	return ca.Directory, nil
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/certferry/certferry/hub/internal/reconcile"
 	"github.com/certferry/certferry/issuer"
 	"github.com/certferry/certferry/issuer/acmesh"
-	"github.com/certferry/certferry/issuer/privateca"
 )
 
 // issuers makes the drivers of issuers, one for each: an ACME account takes one order at a time, and its driver sees
@@ -25,6 +24,8 @@ type issuers struct {
 	cfg *Config
 	now func() time.Time
 	log *slog.Logger
+	// publicURL is the hub's address, where private CAs publish what they revoked; empty for nowhere.
+	publicURL string
 	// credentials returns the variables of a credential by its name.
 	credentials func(name string) (map[string]string, error)
 
@@ -61,7 +62,7 @@ func (f *issuers) driver(intent *manifest.Issuer) (issuer.Issuer, error) {
 
 func (f *issuers) make(intent *manifest.Issuer) (issuer.Issuer, error) {
 	if intent.Type == "privateca" {
-		return f.privateCA(intent.PrivateCA)
+		return f.privateCA(intent)
 	}
 	switch acme := intent.ACME; {
 	case intent.Type != "acmesh" || acme == nil:
@@ -159,20 +160,4 @@ func (f *issuers) leftovers(ctx context.Context) ([]issuer.Leftover, error) {
 		return nil, nil
 	}
 	return recoverer.Recover(ctx, f.credentials)
-}
-
-func (f *issuers) privateCA(intent *manifest.PrivateCAIssuer) (issuer.Issuer, error) {
-	cfg := privateca.Config{Dir: f.cfg.paths().privateCA(), Now: f.now}
-	if intent != nil && intent.Lifetime != "" {
-		lifetime, err := time.ParseDuration(intent.Lifetime)
-		if err != nil {
-			return nil, &issuer.Error{Class: issuer.Permanent, Detail: "its lifetime cannot be read"}
-		}
-		cfg.Lifetime = lifetime
-	}
-	ca, err := privateca.New(cfg)
-	if err != nil {
-		return nil, &issuer.Error{Class: issuer.Local, Err: err}
-	}
-	return ca, nil
 }

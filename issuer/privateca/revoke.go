@@ -23,6 +23,9 @@ import (
 // crlLife is how long a CRL is good for; a new one is made when half of it is over.
 const crlLife = 7 * 24 * time.Hour
 
+// maxEntry bounds a line of a list, in bytes: a hundred names fit.
+const maxEntry = 64 << 10
+
 // entry is a line of a list.
 type entry struct {
 	// Serial is in lower-case hex.
@@ -56,14 +59,26 @@ func (ca *CA) note(list string, e entry) error {
 
 // endLine cuts off a last line that a crash cut short.
 func endLine(path string) error {
-	data, err := os.ReadFile(path) //nolint:gosec // the folder is the administrator's
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (len(data) == 0 || data[len(data)-1] == '\n') {
+	file, err := os.Open(path) //nolint:gosec // the folder is the administrator's
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return os.Truncate(path, int64(bytes.LastIndexByte(data, '\n')+1))
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	last := make([]byte, min(info.Size(), maxEntry))
+	if _, err := file.ReadAt(last, info.Size()-int64(len(last))); err != nil {
+		return err
+	}
+	if last[len(last)-1] == '\n' {
+		return nil
+	}
+	return os.Truncate(path, info.Size()-int64(len(last))+int64(bytes.LastIndexByte(last, '\n')+1))
 }
 
 // entries reads a list. A last line that a crash cut short is left out: what it was about was not answered.

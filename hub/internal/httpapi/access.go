@@ -70,7 +70,11 @@ var access = map[string]who{
 	"rollback-certificate":     operators,
 	"renew-all":                operators,
 	"pause-certificate":        operators,
+	"revoke-certificate":       operators,
 	"resume-certificate":       operators,
+
+	"preflight-certificate": operators,
+	"preflight":             operators,
 
 	"list-rollouts":    viewers,
 	"get-rollout":      viewers,
@@ -115,6 +119,8 @@ var access = map[string]who{
 	"healthz": anonymous,
 	"readyz":  anonymous,
 	"openapi": anonymous,
+	"crl":     anonymous,
+	"root":    anonymous,
 	"git":     anonymous,
 }
 

@@ -40,8 +40,12 @@ type Config struct {
 	Proposals Proposals
 	// Orders ends orders.
 	Orders Orders
+	// Authorities are what private CAs publish; nil where there are none.
+	Authorities Authorities
 	// Credentials keeps secrets for DNS providers and CAs.
 	Credentials Credentials
+	// Preflight checks orders without a CA; nil where nobody can.
+	Preflight Preflight
 	// RenewAt says when a certificate is due for renewal; nil where nobody knows.
 	RenewAt func(*manifest.Certificate, *manifest.IssuedCertificate) time.Time
 	// Changed is called when the database learned what the reconcile loop must act on, such as a server's approval;
@@ -174,11 +178,22 @@ type Intent interface {
 // Certificates is the part of Intent about certificates.
 type Certificates interface {
 	CreateCertificate(ctx context.Context, actor hub.Principal, requestID string, spec apiv1.CertificateSpec) error
+	RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error
+	Renewals
+	Revocations
+}
+
+// Renewals is the part of Intent about renewing certificates.
+type Renewals interface {
 	RenewCertificate(ctx context.Context, actor hub.Principal, requestID, name string, req apiv1.RenewRequest) (hub.Job, error)
 	RenewAll(ctx context.Context, actor hub.Principal, requestID string, req apiv1.RenewAllRequest) (apiv1.RenewAllReply, error)
 	PauseCertificate(ctx context.Context, actor hub.Principal, requestID, name, reason string) error
-	RollbackCertificate(ctx context.Context, actor hub.Principal, requestID, name, commit, reason string) error
 	ResumeCertificate(ctx context.Context, actor hub.Principal, requestID, name string) error
+}
+
+// Revocations is the part of Intent about certificates that nobody should trust any more.
+type Revocations interface {
+	RevokeCertificate(ctx context.Context, actor hub.Principal, requestID, name string, req apiv1.RevokeRequest) error
 }
 
 // ServerIntent is the part of Intent about servers.

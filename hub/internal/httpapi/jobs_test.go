@@ -22,6 +22,10 @@ func (i *intentLog) RenewAll(_ context.Context, actor hub.Principal, _ string, r
 	return apiv1.RenewAllReply{Certificates: []string{"a"}, Paused: []string{}}, i.note("renew all", actor.Name, req.Issuer, req.Authority)
 }
 
+func (i *intentLog) RevokeCertificate(_ context.Context, actor hub.Principal, _, name string, req apiv1.RevokeRequest) error {
+	return i.note("revoke certificate", actor.Name, name, req.Reason, req.Serial)
+}
+
 func (i *intentLog) PauseCertificate(_ context.Context, actor hub.Principal, _, name, reason string) error {
 	return i.note("pause certificate", actor.Name, name, reason)
 }

@@ -66,6 +66,7 @@ func newServer(cfg Config) *server {
 	s.addRotations()
 	s.addRequests()
 	s.addCertificates()
+	s.addPreflights()
 	s.addOverview()
 	s.addCommits()
 	s.addRollouts()
@@ -73,6 +74,7 @@ func newServer(cfg Config) *server {
 	s.addAlerts()
 	s.addJobs()
 	s.addCredentials()
+	s.addRevocations()
 	s.addRemotes()
 	return s
 }
@@ -82,6 +84,8 @@ func (s *server) mount(doc []byte, site http.Handler) {
 	s.plain("healthz", http.MethodGet, "/healthz", s.healthz)
 	s.plain("readyz", http.MethodGet, "/readyz", s.readyz)
 	s.plain("openapi", http.MethodGet, apiv1.Prefix+"/openapi.json", serveDocument(doc))
+	s.plain("crl", http.MethodGet, CRLPath+"*", s.crl)
+	s.plain("root", http.MethodGet, RootPath+"*", s.rootCertificate)
 	if s.cfg.Git != nil {
 		git := s.auditGit(http.StripPrefix(GitPath, s.cfg.Git))
 		for _, method := range []string{http.MethodGet, http.MethodPost} {

@@ -112,12 +112,18 @@ func (s *Service) earlierIssue(name, commit string, have *manifest.IssuedCertifi
 	// before it first was issued is the issue before it.
 	var from gitrepo.Hash
 	var then *manifest.IssuedCertificate
+	revoked := map[string]bool{}
 	for _, c := range history {
 		issued, err := s.issuedAt(name, c.Hash)
+		if err == nil && issued.Revoked != nil {
+			revoked[issued.LeafSHA256] = true
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			return gitrepo.Hash{}, nil, err
+		case revoked[issued.LeafSHA256]:
+			// nobody trusts it any more
 		case issued.LeafSHA256 == have.LeafSHA256:
 			then = nil
 		case then == nil:
@@ -150,6 +156,11 @@ func (s *Service) namedIssue(
 		return gitrepo.Hash{}, nil, err
 	case then.LeafSHA256 == have.LeafSHA256:
 		return gitrepo.Hash{}, nil, conflict("that commit holds the issue that is in use now")
+	}
+	for _, hash := range hashes {
+		if issued, err := s.issuedAt(name, hash); err == nil && issued.Revoked != nil && issued.LeafSHA256 == then.LeafSHA256 {
+			return gitrepo.Hash{}, nil, conflict("the issue of that commit was revoked: name an earlier or a later one")
+		}
 	}
 	return from, then, nil
 }

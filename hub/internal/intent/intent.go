@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/issuer"
 )
 
 // attempts is how often a change is made anew when somebody else changed the same file in between.
@@ -33,10 +35,16 @@ const HubActor = "hub"
 type Store interface {
 	Snapshot() (*gitstore.Snapshot, error)
 	Apply(ctx context.Context, change gitstore.Change) (commit string, err error)
-	IssuedChain(commit, name string) ([]*x509.Certificate, error)
+	Issued
 	CertificateHistory(name string, limit int) ([]*gitrepo.Commit, error)
 	ServerHistory(server string, limit int) ([]gitstore.ServerCommit, error)
 	Branch(name string, limit int) ([]*gitrepo.Commit, error)
+}
+
+// Issued reads what was issued.
+type Issued interface {
+	IssuedChain(commit, name string) ([]*x509.Certificate, error)
+	OpenIssued(ctx context.Context, commit, name string) (*bundle.Bundle, error)
 }
 
 // Files reads the repository at any commit; what is absent is fs.ErrNotExist.
@@ -73,6 +81,8 @@ type Config struct {
 	Proposals Proposals
 	// CheckIssuer says why an issuer cannot be used, as by a CA that the configuration does not allow.
 	CheckIssuer func(*manifest.Issuer) error
+	// Issuer makes the driver of an issuer, to revoke what it issued.
+	Issuer func(*manifest.Issuer) (issuer.Issuer, error)
 	// SignedRemotes says that commits on remotes count only if one of Signers signed them; nil for nobody.
 	SignedRemotes bool
 	Signers       func() ([]*seal.PublicKey, error)
