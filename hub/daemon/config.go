@@ -78,6 +78,9 @@ type Config struct {
 	ACMEDNSWait time.Duration `yaml:"acme_dns_wait"`
 	// ACMEDNSBlind waits for ACMEDNSWait without asking the servers of the zone, where the hub cannot ask them.
 	ACMEDNSBlind bool `yaml:"acme_dns_blind"`
+	// ACMEPreflight says what the checks before an order do: enforce keeps orders back that would fail, report only tells,
+	// for a hub that cannot see what the CA sees, off does not check; enforce by default.
+	ACMEPreflight string `yaml:"acme_preflight"`
 	// CredentialsDir holds <name>.env files of DNS hooks, KEY=value lines, mode 0600; below DataDir by default.
 	CredentialsDir string `yaml:"credentials_dir"`
 
@@ -280,6 +283,7 @@ func (c *Config) setDefaults() {
 	if c.ReconcileInterval == 0 {
 		c.ReconcileInterval = 10 * time.Second
 	}
+	str(&c.ACMEPreflight, preflightEnforce)
 	str(&c.Review, manifest.ReviewNone)
 	if c.RolloutWaveTimeout == 0 {
 		c.RolloutWaveTimeout = time.Hour
@@ -374,6 +378,7 @@ func (c *Config) checkNumbers() error {
 		{c.Workers >= 1 && c.Workers <= 64, "workers", "must lie between 1 and 64"},
 		{c.ACMEStandalonePort >= 1 && c.ACMEStandalonePort <= 65535, "acme_standalone_port", "must be a port"},
 		{c.ACMEDNSWait > 0 && c.ACMEDNSWait <= time.Hour, "acme_dns_wait", "must be at most 1h"},
+		{slices.Contains([]string{preflightEnforce, preflightReport, preflightOff}, c.ACMEPreflight), "acme_preflight", "must be enforce, report or off"},
 		{c.ReconcileInterval >= 100*time.Millisecond && c.ReconcileInterval <= time.Hour, "reconcile_interval", "must lie between 100ms and 1h"},
 		{c.HeartbeatInterval >= time.Second && c.HeartbeatInterval <= time.Hour, "heartbeat_interval", "must lie between 1s and 1h"},
 		{slices.Contains([]string{manifest.ReviewNone, manifest.ReviewRequired, manifest.ReviewTwoPerson}, c.Review), "review", "must be none, required or two-person"},
