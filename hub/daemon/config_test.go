@@ -36,7 +36,7 @@ func TestLoadConfigDefaults(t *testing.T) {
 			"https://acme.zerossl.com/v2/DV90", "https://dv.acme-v02.api.pki.goog/directory", "https://dv.acme-v02.test-api.pki.goog/directory",
 			"https://acme.ssl.com/sslcom-dv-rsa", "https://acme.ssl.com/sslcom-dv-ecc", "https://acme-api.actalis.com/acme/directory",
 		},
-		ACMEStandalonePort: 80, ACMETLSPort: 443, ACMEWorkDir: "/var/lib/certferry-hub/acme/work", ACMEDNSWait: 2 * time.Minute, Workers: 8, IssuerWorkers: 4, ReconcileInterval: 10 * time.Second, HeartbeatInterval: time.Minute,
+		ACMEStandalonePort: 80, ACMETLSPort: 443, ACMEWorkDir: "/var/lib/certferry-hub/acme/work", ACMEDNSWait: 2 * time.Minute, ACMEPreflight: "enforce", Workers: 8, IssuerWorkers: 4, ReconcileInterval: 10 * time.Second, HeartbeatInterval: time.Minute,
 		StoreKeep: 90 * 24 * time.Hour, Review: "none", RolloutWaves: []string{"1", "10%"}, RolloutWaveTimeout: time.Hour,
 		LogLevel: "info", LogFormat: "text",
 	}
@@ -72,7 +72,7 @@ reconcile_interval: 30s
 		DataDir: "/srv/certferry", Listen: "0.0.0.0:443", PublicURL: "https://hub.example.com", EmailDomain: "hub.example.com",
 		TLSCert: "/etc/certferry/hub.crt", TLSKey: "/etc/certferry/hub.key", AllowPlainHTTP: true,
 		SigningKey: "/srv/certferry/keys/signing.key", EscrowKey: "/srv/certferry/keys/escrow.key", JWTKey: "/run/credentials/jwt",
-		ACMEScript: "/opt/acme/acme.sh", ACMEStandalonePort: 80, ACMETLSPort: 443, ACMEWorkDir: "/srv/certferry/acme/work", ACMEDNSWait: 2 * time.Minute,
+		ACMEScript: "/opt/acme/acme.sh", ACMEStandalonePort: 80, ACMETLSPort: 443, ACMEWorkDir: "/srv/certferry/acme/work", ACMEDNSWait: 2 * time.Minute, ACMEPreflight: "enforce",
 		ACMEDirectories: []string{"https://one.example/dir", "https://two.example/dir"},
 		CredentialsDir:  "/srv/certferry/credentials", Workers: 2, IssuerWorkers: 4, Review: "none", RolloutWaves: []string{"1", "10%"}, RolloutWaveTimeout: time.Hour, StoreKeep: 2160 * time.Hour,
 		ReconcileInterval: 30 * time.Second, HeartbeatInterval: 5 * time.Second, LogLevel: "debug", LogFormat: "text",

@@ -57,31 +57,31 @@ func putToken(webroot, token, content string) (remove func(), err error) {
 			break
 		}
 	}
-	remove = func() {
+	undo := func() {
 		for _, dir := range made {
 			_ = root.Remove(dir) // not where somebody else put something into it
 		}
 		_ = root.Close()
 	}
 	if err != nil {
-		remove()
+		undo()
 		return nil, err
 	}
 	name := challengePath + "/" + token
 	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // as above
 	if err != nil {
-		remove()
+		undo()
 		return nil, err
 	}
 	_, err = file.WriteString(content)
 	if err = errors.Join(err, file.Chmod(0o644), file.Close()); err != nil {
 		_ = root.Remove(name)
-		remove()
+		undo()
 		return nil, err
 	}
 	return func() {
 		_ = root.Remove(name)
-		remove()
+		undo()
 	}, nil
 }
 
