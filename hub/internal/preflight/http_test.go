@@ -1,6 +1,7 @@
 package preflight_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -191,7 +192,7 @@ func TestChallengesThatCannotWork(t *testing.T) {
 	wants(t, find(t, run(t, cfg, none), "challenge", "a.example.com"), hub.FindingFailed, "add a challenge")
 	report := run(t, cfg, webWish("stateless", "", "*.example.com"))
 	wants(t, find(t, report, "challenge", "*.example.com"), hub.FindingFailed, "dns-01 only")
-	if e, ok := report.Err().(*issuer.Error); !ok || e.Class != issuer.Permanent || e.Name != "*.example.com" {
+	if e, ok := errors.AsType[*issuer.Error](report.Err()); !ok || e.Class != issuer.Permanent || e.Name != "*.example.com" {
 		t.Errorf("error %v", report.Err())
 	}
 }

@@ -39,7 +39,7 @@ func (k *check) caa(ctx context.Context, name string, c *manifest.Challenge) []h
 	case caaMethod:
 		return []hub.Finding{failed("caa", name, issuer.Permanent, "the CAA records of "+at+" do not allow "+c.Type+" (validationmethods)", "use a challenge that they allow, or add this one")}
 	case caaAccount:
-		return []hub.Finding{warning("caa", name, "the CAA records of "+at+" allow one account only (accounturi)", "check that it is the account of this issuer: certferry issuer show")}
+		return []hub.Finding{warning("caa", name, "the CAA records of "+at+" allow one account only (accounturi)", "check that it is the account of this issuer")}
 	case caaUnknown:
 		return []hub.Finding{warning("caa", name, "there are CAA records at "+at+", and the hub does not know by which name this CA goes", "check that they allow it")}
 	default:
@@ -145,7 +145,7 @@ func (k *check) web(ctx context.Context, name string, c *manifest.Challenge, add
 	case c.Method == "stateless":
 		thumbprint, err := k.cfg.Thumbprint(ctx, k.at)
 		if err != nil {
-			return []hub.Finding{skipped("http", name, "the thumbprint of the account is not known yet", "look at the issuer: certferry issuer show")}
+			return []hub.Finding{skipped("http", name, "the thumbprint of the issuer's account is not known yet", "see that the issuer can register its account: the hub's log says why it could not")}
 		}
 		content = token + "." + thumbprint
 	default:
@@ -182,7 +182,7 @@ func (k *check) answer(ctx context.Context, name string, c *manifest.Challenge, 
 	text := fmt.Sprintf("port 80 of %s %s", address, fault.text)
 	next := "serve " + c.Webroot + " of the hub there, or redirect /" + challengePath + "/ to it"
 	if c.Method == "stateless" {
-		next = "put the snippet of the issuer into the web server's configuration there: certferry issuer show"
+		next = "put the snippet with the thumbprint of the issuer's account into the web server's configuration there"
 	}
 	if fault.ours || isForbidden(address) {
 		return warning("http", name, text, "check from outside that it answers")

@@ -58,7 +58,9 @@ func newZones(t *testing.T, records ...string) *zones {
 		<-started
 		t.Cleanup(func() {
 			_ = server.Shutdown()
-			<-done
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	return z
