@@ -21,8 +21,10 @@ type problem struct {
 	Status int    `json:"status"`
 }
 
-// authorization is what is read of an authorization (RFC 8555 §7.1.4).
-type authorization struct {
+// document is what is read of an order or an authorization (RFC 8555 §7.1.3, §7.1.4).
+type document struct {
+	// Error is why an order failed after it was finalized.
+	Error      *problem `json:"error"`
 	Identifier struct {
 		Value string `json:"value"`
 	} `json:"identifier"`
@@ -30,6 +32,9 @@ type authorization struct {
 		Error *problem `json:"error"`
 	} `json:"challenges"`
 }
+
+// longWait is how long acme.sh itself waits at most when the CA asks for it. Beyond it the CA limits us.
+const longWait = 600 * time.Second
 
 var (
 	// logged are the lines of the log that count: "[date] name='value'" with the value on further lines too.
@@ -59,6 +64,7 @@ var phrases = []struct {
 	{"Supported validation types are", issuer.Permanent, "the CA does not offer this challenge for a name"},
 	{"Only RSA or EC keys are supported", issuer.Account, "the ACME account's key is damaged"},
 	{"Giving up sending to CA server", issuer.Retryable, "the CA refused every nonce"},
+	{"Signing failed", issuer.Retryable, "the CA did not send the certificate"},
 	{"Syntax error", issuer.Local, "acme.sh cannot be run: its script is damaged"},
 }
 
@@ -100,8 +106,11 @@ func classify(log string, r result, now time.Time) *issuer.Error {
 
 // logState is the newest that the log says of the exchange with the CA.
 type logState struct {
-	problem    *problem
-	name       string
+	problem *problem
+	// name is the name whose authorization holds the problem.
+	name string
+	// asked says that the problem is part of a document that the CA answered when asked, and no refusal of a request.
+	asked      bool
 	status     int
 	retryAfter time.Duration
 }
@@ -136,31 +145,40 @@ func readLog(log string) *logState {
 	return s
 }
 
+// code begins an answer: acme.sh logs the status before the body.
+func (s *logState) code(text string) {
+	s.status, _ = strconv.Atoi(strings.TrimSpace(text)) // no number reads as none
+	s.problem, s.name, s.asked = nil, "", false
+	switch {
+	case s.status >= 500:
+		s.problem = &problem{Type: acmeURN + "serverInternal", Detail: "the CA answers with status " + strconv.Itoa(s.status), Status: s.status}
+	case s.status == 429:
+		s.problem = &problem{Type: acmeURN + "rateLimited", Detail: "the CA asks to slow down", Status: 429}
+	}
+}
+
+// body says more of an answer. One that is no ACME document, such as a page of a load balancer, leaves what its status
+// said.
 func (s *logState) body(text string) {
-	s.problem, s.name = nil, ""
+	if s.status < 400 {
+		s.problem, s.name, s.asked = nil, "", false
+	}
 	p := new(problem)
 	if json.Unmarshal([]byte(text), p) == nil && strings.HasPrefix(p.Type, acmeURN) {
 		s.problem = p
 		return
 	}
-	a := new(authorization)
-	if json.Unmarshal([]byte(text), a) != nil {
+	d := new(document)
+	if json.Unmarshal([]byte(text), d) != nil {
 		return
 	}
-	for _, c := range a.Challenges {
+	if d.Error != nil && d.Error.Type != "" {
+		s.problem, s.asked = d.Error, true
+	}
+	for _, c := range d.Challenges {
 		if c.Error != nil && c.Error.Type != "" {
-			s.problem, s.name = c.Error, a.Identifier.Value
+			s.problem, s.name, s.asked = c.Error, d.Identifier.Value, true
 		}
-	}
-}
-
-func (s *logState) code(text string) {
-	s.status, _ = strconv.Atoi(strings.TrimSpace(text)) // no number reads as none
-	if s.status >= 500 && s.problem == nil {
-		s.problem = &problem{Type: acmeURN + "serverInternal", Detail: "the CA answers with status " + strconv.Itoa(s.status), Status: s.status}
-	}
-	if s.status == 429 && s.problem == nil {
-		s.problem = &problem{Type: acmeURN + "rateLimited", Detail: "the CA asks to slow down", Status: 429}
 	}
 }
 
@@ -176,8 +194,11 @@ func (s *logState) err(now time.Time) *issuer.Error {
 		status = s.status
 	}
 	e.Class = classOf(short, status)
-	if s.name != "" && (short == "unauthorized" || e.Class == issuer.Retryable || e.Class == issuer.Account) {
+	switch {
+	case s.asked && short == "unauthorized", s.name != "" && (e.Class == issuer.Retryable || e.Class == issuer.Account):
 		e.Class = issuer.ValidationFailed
+	case s.status == 503 && s.retryAfter > longWait:
+		e.Class = issuer.RateLimited
 	}
 	if match := retryUntil.FindStringSubmatch(s.problem.Detail); match != nil {
 		if until, err := time.Parse(time.DateTime, match[1]); err == nil {
@@ -234,7 +255,7 @@ func lastLine(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	for _, line := range slices.Backward(lines) {
 		line = strings.TrimSpace(logStart.ReplaceAllString(line, ""))
-		if line != "" && !strings.Contains(line, "--debug") && !strings.Contains(line, "--log") && !strings.Contains(line, "github.com") {
+		if line != "" && !isNoise(line) {
 			return "acme.sh says: " + oneLine(line)
 		}
 	}

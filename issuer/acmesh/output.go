@@ -114,7 +114,8 @@ func (o *output) line(text string) {
 
 // isNoise says whether a line is advice about acme.sh itself.
 func isNoise(text string) bool {
-	return strings.Contains(text, "--debug") || strings.Contains(text, "--log") || strings.Contains(text, "github.com")
+	return strings.Contains(text, "--debug") || strings.Contains(text, "--log") || strings.Contains(text, "github.com") ||
+		strings.Contains(text, "Please check log file") // which is removed with the home
 }
 
 func (o *output) reached() issuer.Phase {

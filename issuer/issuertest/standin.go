@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -61,7 +62,7 @@ func StandIn(args []string) int {
 		select {}
 	}
 	if err != nil {
-		s.log("original", problemJSON(err))
+		s.logProblem(err)
 		fmt.Fprintf(os.Stderr, "[%s] %v\n", stamp(), err)
 		return 1
 	}
@@ -83,11 +84,35 @@ func problemJSON(err error) string {
 		}
 		document["identifier"] = map[string]string{"value": a.Identifier}
 		document["challenges"] = challenges
+	} else if o := new(acme.OrderError); errors.As(err, &o) && o.Problem != nil {
+		document["error"] = map[string]any{"type": o.Problem.ProblemType, "detail": o.Problem.Detail, "status": o.Problem.StatusCode}
 	} else if p := new(acme.Error); errors.As(err, &p) {
 		document["type"], document["detail"], document["status"] = p.ProblemType, p.Detail, p.StatusCode
 	}
 	data, _ := json.Marshal(document) // maps of strings and numbers
 	return string(data)
+}
+
+// logProblem logs the answer that ended the run, in acme.sh's order: headers, status, body.
+func (s *standIn) logProblem(err error) {
+	if p := new(acme.Error); errors.As(err, &p) {
+		s.log("responseHeaders", fmt.Sprintf("HTTP/1.1 %d\nRetry-After: %s", p.StatusCode, p.Header.Get("Retry-After")))
+		s.log("code", strconv.Itoa(p.StatusCode))
+	}
+	s.log("original", problemJSON(err))
+}
+
+// backoff tries again when acme.sh does: after a refused nonce, and when the CA names a short wait. 0 and less gives up.
+func backoff(n int, _ *http.Request, answer *http.Response) time.Duration {
+	wait, err := strconv.Atoi(answer.Header.Get("Retry-After"))
+	switch {
+	case answer.StatusCode == http.StatusBadRequest && n < 20:
+		return 10 * time.Millisecond
+	case answer.StatusCode == http.StatusServiceUnavailable && err == nil && wait <= 600:
+		return time.Duration(wait) * time.Second
+	default:
+		return -1
+	}
 }
 
 // errStopped is the end that the driver's hook makes.
@@ -161,11 +186,14 @@ func (s *standIn) renew(ctx context.Context) error {
 		return errors.New("no CSR")
 	}
 	chain, _, err := s.acme.CreateOrderCert(ctx, order.FinalizeURL, block.Bytes, true)
+	if refused := new(acme.Error); errors.As(err, &refused) {
+		return fmt.Errorf("signing failed: %w", err)
+	}
 	if err != nil {
 		// Pebble's answer to finalize does not name the order, so the library loses it while the CA still works.
 		done, waitErr := s.acme.WaitOrder(ctx, order.URI)
 		if waitErr != nil {
-			return fmt.Errorf("signing failed: %w", err)
+			return fmt.Errorf("signing failed: %w", errors.Join(err, waitErr))
 		}
 		if chain, err = s.acme.FetchCert(ctx, done.CertURL, true); err != nil {
 			return fmt.Errorf("signing failed: %w", err)
@@ -230,7 +258,7 @@ func (s *standIn) connect() error {
 	}
 	s.acme = &acme.Client{
 		Key: signer, KID: acme.KeyID(url), DirectoryURL: s.flags["--server"],
-		RetryBackoff: func(int, *http.Request, *http.Response) time.Duration { return -1 }, // as acme.sh: no second try
+		RetryBackoff: backoff,
 		HTTPClient:   &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}}},
 	}
 	return nil
@@ -252,6 +280,9 @@ func (s *standIn) authorizeAll(ctx context.Context, order *acme.Order, names []s
 		authz, err := s.acme.GetAuthorization(ctx, url)
 		if err != nil {
 			return err
+		}
+		if authz.Status == acme.StatusInvalid {
+			return invalid(authz)
 		}
 		name := authz.Identifier.Value
 		if authz.Wildcard {
@@ -284,6 +315,17 @@ func (s *standIn) authorizeAll(ctx context.Context, order *acme.Order, names []s
 		}
 	}
 	return nil
+}
+
+// invalid is why an authorization failed.
+func invalid(authz *acme.Authorization) error {
+	failed := &acme.AuthorizationError{URI: authz.URI, Identifier: authz.Identifier.Value}
+	for _, c := range authz.Challenges {
+		if c.Error != nil {
+			failed.Errors = append(failed.Errors, c.Error)
+		}
+	}
+	return failed
 }
 
 // prepare finds the challenge of a name, and makes its record.
