@@ -4,7 +4,6 @@
 package acmesh
 
 import (
-	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -66,7 +65,7 @@ func (i *Issuer) checkRequest(req issuer.Request) error {
 			return permanent("a wildcard can be proven by dns-01 only")
 		}
 	}
-	if err := checkCSR(req); err != nil {
+	if _, err := req.ParseCSR(); err != nil {
 		return err
 	}
 	for name := range req.Overrides {
@@ -96,23 +95,6 @@ func (i *Issuer) checkChallenge(c issuer.Challenge) error {
 	default:
 		return permanent("the challenge must be http-01, dns-01 or tls-alpn-01")
 	}
-}
-
-func checkCSR(req issuer.Request) error {
-	csr, err := x509.ParseCertificateRequest(req.CSR)
-	if err != nil || csr.CheckSignature() != nil {
-		return permanent("the certificate request cannot be read or is not signed by its own key")
-	}
-	if len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 || !slices.Equal(sorted(csr.DNSNames), sorted(req.Names)) {
-		return permanent("the certificate request is for other names than the order")
-	}
-	return nil
-}
-
-func sorted(names []string) []string {
-	all := slices.Clone(names)
-	slices.Sort(all)
-	return slices.Compact(all)
 }
 
 func checkHTTP(c issuer.Challenge) error {
