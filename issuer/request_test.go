@@ -97,3 +97,36 @@ func TestErrorTellsEverything(t *testing.T) {
 		t.Errorf("%q, want %q", err, want)
 	}
 }
+
+func FuzzParseCSR(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"example.com"}}, key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(der, "example.com")
+	f.Fuzz(func(t *testing.T, der []byte, name string) {
+		csr, err := (&issuer.Request{Names: []string{name}, CSR: der}).ParseCSR()
+		if err == nil && (len(csr.DNSNames) == 0 || csr.DNSNames[0] != name) {
+			t.Errorf("a request for %q passes as one for %q", csr.DNSNames, name)
+		}
+		if refused, ok := errors.AsType[*issuer.Error](err); err != nil && (!ok || refused.Class != issuer.Permanent) {
+			t.Errorf("%v, want permanent", err)
+		}
+	})
+}
+
+// TestEachClassHasANextStep holds that a person is never left with a class alone.
+func TestEachClassHasANextStep(t *testing.T) {
+	t.Parallel()
+	for _, c := range []issuer.Class{
+		issuer.Retryable, issuer.RateLimited, issuer.ValidationFailed, issuer.DNSProvider, issuer.Account, issuer.Permanent, issuer.Local,
+	} {
+		if issuer.NextStep(c) == "" {
+			t.Errorf("class %s has no next step", c)
+		}
+	}
+}
