@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/agent/internal/hostinfo"
+	"github.com/certferry/certferry/agent/internal/inventory"
+	"github.com/certferry/certferry/agent/internal/policy"
 	"github.com/certferry/certferry/hub/apiv1"
 )
 
@@ -130,6 +132,10 @@ func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply,
 	if withFacts {
 		facts := hostinfo.Read(a.env.Version)
 		req.Facts = &facts
+		if allowed, err := policy.Load(a.cfg.Policy); err == nil { // what is wrong with it is told by deployments
+			found := inventory.Scan(allowed.Targets())
+			req.Found = &found
+		}
 	}
 	return a.hub.Heartbeat(ctx, req)
 }

@@ -162,6 +162,8 @@ type HeartbeatRequest struct {
 	Status  string `json:"status" enum:"ok,degraded,failed"`
 	Message string `json:"message,omitempty" maxLength:"1024"`
 	Facts   *Facts `json:"facts,omitempty"`
+	// Found are the certificates that stand at the targets of the agent's policy; left out where nothing is to be told.
+	Found *[]FoundCertificate `json:"found,omitempty" maxItems:"1000"`
 }
 
 // HeartbeatReply answers a heartbeat.

@@ -134,8 +134,15 @@ func (c *Client) once(ctx context.Context, cl call, token string, body []byte, o
 	if out == nil || res.StatusCode == http.StatusNoContent {
 		return nil
 	}
+	if raw, ok := out.(*[]byte); ok { // a table, which is no JSON
+		*raw, err = io.ReadAll(io.LimitReader(res.Body, maxTable))
+		return err
+	}
 	return decode(res, out)
 }
+
+// maxTable bounds a table, in bytes.
+const maxTable = 256 << 20
 
 func (c *Client) request(ctx context.Context, cl call, token string, body []byte) (*http.Request, error) {
 	target := c.base.String() + apiv1.Prefix + cl.path

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -56,6 +57,7 @@ type Hub struct {
 	reconciler *reconcile.Reconciler
 	handler    http.Handler
 	mirror     *remotes
+	monitor    *monitor.Monitor
 
 	closers []func() error
 }
@@ -160,6 +162,9 @@ func (h *Hub) wire() error {
 	if h.mirror, err = newMirror(&h.cfg, h.store.Repo(), wishes, h.db, h.opt.Now, h.opt.Logger); err != nil {
 		return err
 	}
+	h.monitor = monitor.New(monitor.Config{
+		Store: h.store, Watches: h.db, Alerts: h.db, Endpoints: h.db, Probe: monitor.Dial, Now: h.opt.Now, Random: rand.Float64, Logger: h.opt.Logger,
+	})
 	pages, err := console.FS()
 	if err != nil {
 		return err
@@ -167,7 +172,7 @@ func (h *Hub) wire() error {
 	h.handler, err = httpapi.New(httpapi.Config{
 		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, Authorities: authorities{drivers, h.store}, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
 		Preflight: preflights{checker, wishes},
-		Remotes:   h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now),
+		Remotes:   h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now), Finds: h.monitor,
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,
 		}), Console: pages,
@@ -194,6 +199,8 @@ func (h *Hub) run(ctx context.Context) error {
 	group.Go(func() error { return h.reconciler.Run(ctx) })
 	group.Go(func() error { return h.keepStore(ctx) })
 	group.Go(func() error { return h.mirror.Run(ctx) })
+	group.Go(func() error { return h.monitor.Run(ctx) })
+	group.Go(func() error { return h.keepRecords(ctx) })
 	group.Go(func() error { return serve(ctx, h.listener, h.handler, h.opt.Logger) })
 	err := group.Wait()
 	h.opt.Logger.InfoContext(ctx, "hub stopped")

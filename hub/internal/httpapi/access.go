@@ -98,6 +98,13 @@ var access = map[string]who{
 	"create-plan":     viewers,
 	"list-remotes":    viewers,
 
+	"list-watches":           viewers,
+	"list-endpoints":         viewers,
+	"create-endpoint":        operators,
+	"delete-endpoint":        operators,
+	"get-certificate-stats":  viewers,
+	"get-certificate-report": viewers,
+
 	"list-dns-providers":  viewers,
 	"list-credentials":    viewers,
 	"get-credential":      viewers,

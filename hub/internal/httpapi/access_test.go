@@ -25,6 +25,8 @@ var permitted = map[string]string{
 	"renew-certificate": "operator admin", "rollback-certificate": "operator admin", "resume-certificate": "operator admin",
 	"preflight-certificate": "operator admin", "preflight": "operator admin",
 	"renew-all": "operator admin", "pause-certificate": "operator admin", "get-job-log": "viewer operator admin", "cancel-job": "operator admin", "revoke-certificate": "operator admin",
+	"list-watches": "viewer operator admin", "list-endpoints": "viewer operator admin", "create-endpoint": "operator admin", "delete-endpoint": "operator admin",
+	"get-certificate-stats": "viewer operator admin", "get-certificate-report": "viewer operator admin",
 	"list-dns-providers": "viewer operator admin", "list-credentials": "viewer operator admin", "get-credential": "viewer operator admin",
 	"create-credential": "admin", "replace-credential": "admin", "delete-credential": "admin",
 	"test-credential": "operator admin", "get-credential-test": "viewer operator admin",

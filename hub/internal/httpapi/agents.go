@@ -115,6 +115,7 @@ func (s *server) heartbeat(ctx context.Context, c *call, in *input[apiv1.Heartbe
 	if err := s.cfg.Data.RecordHeartbeat(ctx, row); err != nil {
 		return nil, err
 	}
+	s.takeFound(ctx, c, req.Found)
 	reply := apiv1.HeartbeatReply{
 		State: string(row.State), IntervalSeconds: int(s.cfg.HeartbeatInterval / time.Second),
 	}

@@ -55,6 +55,8 @@ type Config struct {
 	Ready func(context.Context) error
 	// Remotes knows the Git remotes; nil for a hub without.
 	Remotes Remotes
+	// Finds hears what agents find; nil for nobody to hear.
+	Finds Finds
 	// Freezes hears of each heartbeat of a server that is not held; nil for nobody to hear.
 	Freezes Freezes
 	// Git serves the repository below GitPath, which is stripped from its requests; nil for no such door.
@@ -106,7 +108,14 @@ type Data interface {
 	Accounts
 	Jobs
 	Audit
+	Telling
+}
+
+// Telling is what the hub tells by itself, and figures.
+type Telling interface {
 	Alerts
+	Watches
+	Figures
 }
 
 // Servers are the servers' rows and what agents reported.

@@ -22,6 +22,17 @@ type operation struct {
 	id, method, path, summary, tag string
 	// status is that of success, 0 for 200.
 	status int
+	// media is the type of the answer where it is not JSON.
+	media string
+}
+
+// responses are what the document cannot know from the types.
+func (o operation) responses() map[string]*huma.Response {
+	if o.media == "" {
+		return nil
+	}
+	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	return map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{o.media: text}}}
 }
 
 // bodyTimeout is how long the body of a request may take.
@@ -42,6 +53,7 @@ func add[I, O any](s *server, o operation, handler func(ctx context.Context, c *
 		MaxBodyBytes:                 maxBody,
 		BodyReadTimeout:              bodyTimeout,
 		RejectUnknownQueryParameters: true,
+		Responses:                    o.responses(),
 	}, func(ctx context.Context, in *I) (*O, error) {
 		c := callOf(ctx)
 		out, err := handler(ctx, c, in)

@@ -74,6 +74,8 @@ func newServer(cfg Config) *server {
 	s.addAlerts()
 	s.addJobs()
 	s.addCredentials()
+	s.addWatches()
+	s.addReports()
 	s.addRevocations()
 	s.addRemotes()
 	return s
