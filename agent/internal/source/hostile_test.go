@@ -17,7 +17,7 @@ import (
 
 // What an attack may cost at most.
 const (
-	mostMemory = 256 << 20
+	mostMemory = 256 << 20 * raceFactor
 	mostTime   = time.Minute
 )
 

@@ -1,5 +1,5 @@
 // One map from a state to its look. A state is never told by colour alone: each has an icon and a word too.
-import { CircleAlert, CircleCheck, CircleX, Clock, Pause, RefreshCw, Undo2, Unplug } from '@lucide/vue'
+import { Ban, CircleAlert, CircleCheck, CircleX, Clock, Pause, RefreshCw, Undo2, Unplug } from '@lucide/vue'
 import type { Component } from 'vue'
 
 export type Tone = 'good' | 'warn' | 'bad' | 'busy' | 'quiet'
@@ -18,6 +18,7 @@ const looks: Record<string, Look> = {
   held: { tone: 'warn', icon: Pause },
   refused: { tone: 'warn', icon: CircleAlert },
   expired: { tone: 'bad', icon: CircleX },
+  revoked: { tone: 'bad', icon: Ban },
   failed: { tone: 'bad', icon: CircleX },
   offline: { tone: 'bad', icon: Unplug },
   renewing: { tone: 'busy', icon: RefreshCw },
