@@ -100,7 +100,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 
 func commands() []*cli.Command {
 	return []*cli.Command{
-		initCommand(), serveCommand(), demoCommand(), configCommand(), userCommand(), issuerCommand(), privateCACommand(), keyCommand(), storeCommand(),
+		initCommand(), serveCommand(), demoCommand(), configCommand(), userCommand(), issuerCommand(), privateCACommand(), acmeCommand(), keyCommand(), storeCommand(),
 		leaf(&cli.Command{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 			_, err := fmt.Fprintln(c.App.Writer, version)
 			return err

@@ -32,11 +32,13 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			env.Setenv("LISTEN", listen)
+			env.Setenv("ACME_SH", os.Getenv("ACME_SH"))
 			env.Setenv("CERTFERRY_HUB_DATA_DIR", filepath.Join(env.WorkDir, "hub"))
 			env.Setenv("CERTFERRY_HUB_LISTEN", listen)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "healthy": healthy, "mode": mode},
+		Condition: func(condition string) (bool, error) { return condition == "acmesh" && os.Getenv("ACME_SH") != "", nil },
+		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "healthy": healthy, "mode": mode},
 	})
 }
 

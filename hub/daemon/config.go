@@ -57,8 +57,11 @@ type Config struct {
 	// the terminal by default.
 	KeyPassphraseFile string `yaml:"key_passphrase_file"`
 
-	// ACMEScript is the path of acme.sh; without it issuers of the type acmesh fail and say so.
+	// ACMEScript is the path of acme.sh; the one that certferry-hub acme install installed by default. Without it issuers
+	// of the type acmesh fail and say so.
 	ACMEScript string `yaml:"acme_script"`
+	// ACMEUnpinned says that ACMEScript is of another version, such as a distribution's, whose files cannot be checked.
+	ACMEUnpinned bool `yaml:"acme_unpinned"`
 	// ACMEHooksDir holds further DNS hooks in its folder dnsapi, beside those that came with acme.sh.
 	ACMEHooksDir string `yaml:"acme_hooks_dir"`
 	// ACMEDirectories are the directory URLs that issuers may use; those of the CAs that acme.sh knows by name by default.
@@ -262,6 +265,7 @@ func (c *Config) setDefaults() {
 	str(&c.EscrowKey, filepath.Join(c.DataDir, "keys", "escrow.key"))
 	str(&c.JWTKey, filepath.Join(c.DataDir, "jwt.key"))
 	str(&c.CredentialsDir, filepath.Join(c.DataDir, "credentials"))
+	str(&c.ACMEScript, installedACME())
 	if len(c.ACMEDirectories) == 0 {
 		for _, ca := range acmesh.KnownCAs() {
 			c.ACMEDirectories = append(c.ACMEDirectories, ca.Directory)

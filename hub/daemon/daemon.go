@@ -127,6 +127,11 @@ func (h *Hub) wire() error {
 	if h.auth, err = auth.New(auth.Config{Store: h.db, SigningKey: tokenKey, Now: h.opt.Now}); err != nil {
 		return err
 	}
+	if verify := h.cfg.verifyACME(); verify != nil {
+		if err := verify(); err != nil {
+			h.opt.Logger.Error("acme.sh is not as it was published: orders fail until it is: run certferry-hub acme install", slog.Any("error", err))
+		}
+	}
 	drivers := newIssuers(&h.cfg, h.opt.Now, h.opt.Logger)
 	drivers.publicURL = h.publicURL
 	secrets := h.newVault(drivers)

@@ -70,7 +70,7 @@ func (f *issuers) make(intent *manifest.Issuer) (issuer.Issuer, error) {
 	case !slices.Contains(f.cfg.ACMEDirectories, acme.Directory):
 		return nil, &issuer.Error{Class: issuer.Account, Detail: "the hub's configuration does not allow this CA: add its directory to acme_directories"}
 	case f.cfg.ACMEScript == "":
-		return nil, &issuer.Error{Class: issuer.Account, Detail: "acme.sh is not set up: get a copy and set acme_script to its path"}
+		return nil, &issuer.Error{Class: issuer.Account, Detail: "acme.sh is not set up: run certferry-hub acme install, or set acme_script to the path of a copy"}
 	default:
 		return f.acmesh(acme)
 	}
@@ -82,6 +82,7 @@ func (f *issuers) acmesh(acme *manifest.ACMEIssuer) (issuer.Issuer, error) {
 		StateDir: filepath.Join(f.cfg.paths().acme(), "accounts"), WorkDir: f.cfg.ACMEWorkDir,
 		Directory: acme.Directory, Email: acme.Email, CABundle: f.cfg.ACMECABundle,
 		StandalonePort: f.cfg.ACMEStandalonePort, TLSPort: f.cfg.ACMETLSPort, DNSWait: f.cfg.ACMEDNSWait, Now: f.now, Logger: f.log,
+		Verify: f.cfg.verifyACME(),
 	}
 	if !f.cfg.ACMEDNSBlind {
 		cfg.LookupTXT = acmesh.Zones{}.LookupTXT

@@ -19,6 +19,7 @@ import (
 	"github.com/certferry/certferry/hub/internal/preflight"
 	"github.com/certferry/certferry/issuer"
 	"github.com/certferry/certferry/issuer/acmesh"
+	"github.com/certferry/certferry/issuer/acmesh/distribution"
 )
 
 // What acme_preflight may be.
@@ -100,6 +101,9 @@ func (f *issuers) program(at *manifest.Issuer) error {
 	}
 	if info, err := os.Stat(f.cfg.ACMEScript); err != nil || !info.Mode().IsRegular() {
 		return errors.New("acme.sh is not where acme_script says")
+	}
+	if verify := f.cfg.verifyACME(); verify != nil {
+		return verify(distribution.Script)
 	}
 	return nil
 }

@@ -148,9 +148,6 @@ func (i *Issuer) Issue(ctx context.Context, req issuer.Request) (*issuer.Certifi
 	if err := i.checkRequest(req); err != nil {
 		return nil, err
 	}
-	if err := i.verify(&req); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.Timeout)
 	defer cancel()
 	req.Tell(issuer.Event{Phase: issuer.PhaseAccount})
@@ -224,25 +221,21 @@ func (i *Issuer) remove(ctx context.Context, home *home) {
 	}
 }
 
-// verify checks that the script and the hooks of an order are as they were published.
-func (i *Issuer) verify(req *issuer.Request) error {
+// verify checks that the script and the hooks of a run are as they were published.
+func (i *Issuer) verify(h *home) error {
 	if i.cfg.Verify == nil {
 		return nil
 	}
 	files := []string{"acme.sh"}
-	for _, name := range req.Names {
-		c := req.ChallengeOf(name)
-		if c.Type != issuer.DNS01 {
-			continue
-		}
+	for _, r := range h.records(mapFile) {
 		// Hooks of the administrator's own have no published form.
-		if path, err := i.hookFile(c.Hook); err == nil && filepath.Dir(filepath.Dir(path)) == filepath.Dir(i.cfg.Script) {
-			files = append(files, "dnsapi/"+c.Hook+".sh")
+		if _, path, _ := strings.Cut(r.value, " "); filepath.Dir(filepath.Dir(path)) == filepath.Dir(i.cfg.Script) {
+			files = append(files, "dnsapi/"+filepath.Base(path))
 		}
 	}
 	slices.Sort(files)
 	if err := i.cfg.Verify(slices.Compact(files)...); err != nil {
-		return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Detail: "acme.sh was changed since it was installed: install it again (certferry-hub acme install)", Err: err}
+		return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Detail: "acme.sh is not as it was published: run certferry-hub acme install, or set acme_unpinned for a version of your own", Err: err}
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (v *Vault) StartTest(ctx context.Context, name, domain string) (Test, error
 	case c.InFile:
 		return Test{}, &hub.Error{Class: hub.ErrConflict, Message: "this credential is a file, which does not say for which DNS hook it is: add it with certferry credential add"}
 	case v.cfg.Test == nil:
-		return Test{}, &hub.Error{Class: hub.ErrConflict, Message: "acme.sh is not set up: set acme_script to a copy of it"}
+		return Test{}, &hub.Error{Class: hub.ErrConflict, Message: "acme.sh is not set up: run certferry-hub acme install, or set acme_script to a copy"}
 	}
 	values, err := v.Values(ctx, name)
 	if err != nil {
