@@ -58,7 +58,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func exitCode(err error) int {
 	var api *client.Error
 	switch {
-	case errors.As(err, new(usageError)):
+	case errors.As(err, new(usageError)), lacksFlag(err):
 		return exitUsage
 	case errors.Is(err, daemon.ErrNothingToDo):
 		return exitNothingToDo
@@ -70,6 +70,9 @@ func exitCode(err error) int {
 		return exitFailed
 	}
 }
+
+// lacksFlag says whether a required flag is missing: urfave/cli has no type for that which others can name.
+func lacksFlag(err error) bool { return strings.HasPrefix(err.Error(), "Required flag") }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	return &cli.App{

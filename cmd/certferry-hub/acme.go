@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -27,6 +28,14 @@ func acmeCommand() *cli.Command {
 				Action: installACME,
 			}, 0),
 			leaf(&cli.Command{Name: "status", Usage: "tell the version of acme.sh and whether its files are as published", Action: statusOfACME}, 0),
+			leaf(&cli.Command{
+				Name: "import", Usage: "take over accounts, DNS credentials and certificates of acme.sh, while the hub is stopped; nothing is issued anew",
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "home", Required: true, Usage: "acme.sh's `DIR`, such as /root/.acme.sh"},
+					&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would be taken over"},
+				},
+				Action: importACME,
+			}, 0),
 		},
 	})
 }
@@ -86,4 +95,35 @@ func statusOfACME(c *cli.Context) error {
 		return fmt.Errorf("check acme.sh: %s", strings.Join(status.Faults, "; "))
 	}
 	return err
+}
+
+func importACME(c *cli.Context) error {
+	cfg, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	report, err := daemon.ImportACME(c.Context, cfg, time.Now, c.String("home"), c.Bool("dry-run"))
+	if err != nil {
+		return err
+	}
+	return render(c, report, func(w io.Writer) error {
+		for _, part := range []struct {
+			what  string
+			names []string
+		}{
+			{"account", report.Accounts}, {"issuer", report.Issuers}, {"credential", report.Credentials}, {"certificate", report.Certificates}, {"left:", report.Left},
+		} {
+			for _, name := range part.names {
+				if _, err := fmt.Fprintln(w, part.what, name); err != nil {
+					return err
+				}
+			}
+		}
+		next := "The certificates go to no server yet: add deployments to their files in the repository. Stop acme.sh's own renewals: acme.sh --uninstall-cronjob"
+		if c.Bool("dry-run") {
+			next = "Nothing was changed: this was a dry run."
+		}
+		_, err := fmt.Fprintln(w, next)
+		return err
+	})
 }

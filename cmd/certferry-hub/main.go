@@ -63,13 +63,16 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func exitCode(err error) int {
 	switch {
-	case errors.As(err, new(usageError)), errors.Is(err, hub.ErrInvalid):
+	case errors.As(err, new(usageError)), lacksFlag(err), errors.Is(err, hub.ErrInvalid):
 		return exitUsage
 	case errors.Is(err, hub.ErrForbidden), errors.Is(err, hub.ErrUnauthenticated):
 		return exitNotAllowed
 	}
 	return exitFailed
 }
+
+// lacksFlag says whether a required flag is missing: urfave/cli has no type for that which others can name.
+func lacksFlag(err error) bool { return strings.HasPrefix(err.Error(), "Required flag") }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	return &cli.App{

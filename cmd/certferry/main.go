@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -51,7 +52,7 @@ type usageError struct{ error }
 func exitCode(err error) int {
 	status := client.StatusOf(err)
 	switch {
-	case errors.As(err, new(usageError)):
+	case errors.As(err, new(usageError)), lacksFlag(err):
 		return exitUsage
 	case errors.Is(err, errNothingToDo):
 		return exitNothingToDo
@@ -63,6 +64,9 @@ func exitCode(err error) int {
 		return exitFailed
 	}
 }
+
+// lacksFlag says whether a required flag is missing: urfave/cli has no type for that which others can name.
+func lacksFlag(err error) bool { return strings.HasPrefix(err.Error(), "Required flag") }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	return &cli.App{

@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/crypto/acme"
 
+	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -102,13 +103,9 @@ func (i *Issuer) accountKey(path string) (*account, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, errors.New("it is not PEM")
-	}
-	key, err := x509.ParseECPrivateKey(block.Bytes)
+	key, err := bundle.ParseKey(data)
 	if err != nil {
-		return nil, errors.New("it is not an EC private key")
+		return nil, err
 	}
 	return &account{Directory: i.cfg.Directory, keyPEM: data, key: key}, nil
 }
@@ -220,9 +217,40 @@ func (i *Issuer) Deactivate(ctx context.Context) error {
 }
 
 // accountDir is the folder of the account of the directory.
-func (i *Issuer) accountDir() string {
-	sum := sha256.Sum256([]byte(i.cfg.Directory))
-	return filepath.Join(i.cfg.StateDir, hex.EncodeToString(sum[:8]))
+func (i *Issuer) accountDir() string { return accountDir(i.cfg.StateDir, i.cfg.Directory) }
+
+func accountDir(stateDir, directory string) string {
+	sum := sha256.Sum256([]byte(directory))
+	return filepath.Join(stateDir, hex.EncodeToString(sum[:8]))
+}
+
+// ImportAccount takes over an account that was registered elsewhere: its key in PEM and its URL, empty where it is not
+// known and the CA is asked for it. It answers fs.ErrExist where there is an account of the directory already.
+func ImportAccount(stateDir, directoryOf, url string, keyPEM []byte) error {
+	if _, err := bundle.ParseKey(keyPEM); err != nil {
+		return fmt.Errorf("import ACME account: %w", err)
+	}
+	dir := accountDir(stateDir, directoryOf)
+	if _, err := os.Stat(filepath.Join(dir, "account.key")); err == nil {
+		return fmt.Errorf("import ACME account: %w", fs.ErrExist)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("import ACME account: %w", err)
+	}
+	if directoryURL(url) {
+		data, err := json.Marshal(account{URL: url, Directory: directoryOf})
+		if err == nil {
+			err = writeFile(filepath.Join(dir, "account.json"), data)
+		}
+		if err != nil {
+			return fmt.Errorf("import ACME account: %w", err)
+		}
+	}
+	// The key last: it says that there is an account.
+	if err := writeFile(filepath.Join(dir, "account.key"), keyPEM); err != nil {
+		return fmt.Errorf("import ACME account: %w", err)
+	}
+	return nil
 }
 
 // refused gives what the CA answered its class.
