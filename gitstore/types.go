@@ -59,6 +59,7 @@ type Trailer struct {
 // Keys of the trailers that this program writes.
 const (
 	TrailerCertificate = "Certificate"
+	TrailerIssuer      = "Issuer"
 	TrailerActor       = "Actor"
 	TrailerRequestID   = "Request-Id"
 	TrailerAuditHead   = "Audit-Head"

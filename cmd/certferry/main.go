@@ -94,7 +94,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Action: unknownCommand,
 		Commands: []*cli.Command{
 			setupCommand(), loginCommand(), logoutCommand(),
-			certificateCommand(), jobCommand(), credentialCommand(), endpointCommand(), reportCommand(), serverCommand(), rollbackCommand(), rolloutCommand(), proposalCommand(), commitCommand(), alertCommand(), remoteCommand(), statusCommand(), gitCredentialCommand(),
+			certificateCommand(), jobCommand(), issuerCommand(), credentialCommand(), endpointCommand(), reportCommand(), serverCommand(), rollbackCommand(), rolloutCommand(), proposalCommand(), commitCommand(), alertCommand(), remoteCommand(), statusCommand(), gitCredentialCommand(),
 			planCommand(), lintCommand(),
 			{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 				_, err := fmt.Fprintln(c.App.Writer, version)

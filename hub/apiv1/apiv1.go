@@ -462,13 +462,6 @@ type Job struct {
 	UpdatedAt  time.Time `json:"updated_at"`
 }
 
-// Issuer is a configured way to get certificates.
-type Issuer struct {
-	Name      string `json:"name"`
-	Type      string `json:"type" enum:"privateca,acmesh"`
-	Directory string `json:"directory,omitempty"`
-}
-
 // AuditEvent is one row of the audit history.
 type AuditEvent struct {
 	Seq       int64     `json:"seq"`

@@ -182,11 +182,6 @@ func (c *Client) ResumeCertificate(ctx context.Context, name string) (out apiv1.
 	return out, c.post(ctx, path("certificates", name, "resume"), nil, &out)
 }
 
-// Issuers lists the configured ways to get certificates.
-func (c *Client) Issuers(ctx context.Context, p Page) (out apiv1.List[apiv1.Issuer], err error) {
-	return out, c.get(ctx, "/issuers", p.values(), &out)
-}
-
 // Jobs lists jobs, newest first.
 func (c *Client) Jobs(ctx context.Context, p Page) (out apiv1.List[apiv1.Job], err error) {
 	return out, c.get(ctx, "/jobs", p.values(), &out)

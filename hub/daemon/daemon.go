@@ -175,7 +175,7 @@ func (h *Hub) wire() error {
 		return err
 	}
 	h.handler, err = httpapi.New(httpapi.Config{
-		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, Authorities: authorities{drivers, h.store}, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
+		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, Authorities: authorities{drivers, h.store}, IssuerIntent: wishes, CAs: accounts{drivers}, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
 		Preflight: preflights{checker, wishes},
 		Remotes:   h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now), Finds: h.monitor,
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{

@@ -10,6 +10,7 @@ import (
 	"github.com/certferry/certferry/gitstore"
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/issuer"
 	"github.com/certferry/certferry/issuer/acmesh"
 )
 
@@ -70,4 +71,44 @@ func DirectoryOf(name string) (string, error) {
 		return "", fmt.Errorf("find CA %s: the known ones are %s; give --directory for another one", name, strings.Join(KnownCAs(), ", "))
 	}
 	return ca.Directory, nil
+}
+
+// accounts are those of issuers at their CAs. It is an httpapi.CAs.
+type accounts struct{ drivers *issuers }
+
+// Directory is the directory of a CA that is known by its name.
+func (accounts) Directory(ca string) (string, error) {
+	known, ok := acmesh.CANamed(ca)
+	if !ok {
+		return "", fmt.Errorf("must be one of %s, or give the directory's URL", strings.Join(KnownCAs(), ", "))
+	}
+	return known.Directory, nil
+}
+
+// CA is the name of the known CA at a directory.
+func (accounts) CA(directory string) string {
+	known, _ := acmesh.CAOf(directory)
+	if known.Directory != directory {
+		return ""
+	}
+	return known.ID
+}
+
+// Check says why an issuer cannot be used.
+func (a accounts) Check(i *manifest.Issuer) error {
+	_, err := a.drivers.driver(i)
+	return err
+}
+
+// Holder is what holds the account of an issuer.
+func (a accounts) Holder(i *manifest.Issuer) (issuer.AccountHolder, error) {
+	driver, err := a.drivers.driver(i)
+	if err != nil {
+		return nil, err
+	}
+	holder, ok := driver.(issuer.AccountHolder)
+	if !ok {
+		return nil, issuer.ErrUnsupported
+	}
+	return holder, nil
 }

@@ -79,13 +79,9 @@ func caOf(at *manifest.Issuer) preflight.CA {
 
 // thumbprint is that of the issuer's account.
 func (f *issuers) thumbprint(ctx context.Context, at *manifest.Issuer) (string, error) {
-	driver, err := f.driver(at)
+	holder, err := accounts{f}.Holder(at)
 	if err != nil {
 		return "", err
-	}
-	holder, ok := driver.(issuer.AccountHolder)
-	if !ok {
-		return "", issuer.ErrUnsupported
 	}
 	return holder.Thumbprint(ctx)
 }

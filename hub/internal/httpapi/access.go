@@ -114,13 +114,20 @@ var access = map[string]who{
 	"test-credential":     operators,
 	"get-credential-test": viewers,
 
-	"list-issuers": viewers,
-	"list-jobs":    viewers,
-	"get-job":      viewers,
-	"get-job-log":  viewers,
-	"cancel-job":   operators,
-	"list-audit":   operators,
-	"get-stats":    viewers,
+	"list-issuers":       viewers,
+	"get-issuer":         viewers,
+	"create-issuer":      admins,
+	"replace-issuer":     admins,
+	"delete-issuer":      admins,
+	"get-issuer-account": operators,
+	"deactivate-account": admins,
+
+	"list-jobs":   viewers,
+	"get-job":     viewers,
+	"get-job-log": viewers,
+	"cancel-job":  operators,
+	"list-audit":  operators,
+	"get-stats":   viewers,
 
 	// Outside of the versioned API. The Git handler asks for credentials itself, by its own protocol.
 	"healthz": anonymous,

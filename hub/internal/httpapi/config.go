@@ -40,6 +40,9 @@ type Config struct {
 	Proposals Proposals
 	// Orders ends orders.
 	Orders Orders
+	// IssuerIntent writes issuers, CAs are what they order from.
+	IssuerIntent IssuerIntent
+	CAs          CAs
 	// Authorities are what private CAs publish; nil where there are none.
 	Authorities Authorities
 	// Credentials keeps secrets for DNS providers and CAs.

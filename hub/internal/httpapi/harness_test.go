@@ -97,6 +97,7 @@ func newWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	w.cfg = httpapi.Config{
 		Data: w.db, Auth: w.auth, Intent: w.intent, Fleet: w.fleet, Commits: w.store,
 		Rollouts: w.rollouts, Proposals: w.store, Orders: canceller{w.db}, Credentials: w.vault,
+		IssuerIntent: w.intent, CAs: testCAs{w},
 		RenewAt: func(_ *manifest.Certificate, have *manifest.IssuedCertificate) time.Time {
 			return have.NotAfter.Add(-30 * 24 * time.Hour)
 		},

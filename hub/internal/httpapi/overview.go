@@ -1,12 +1,10 @@
-// Issuers, jobs, the audit history and the hub's figures.
+// Jobs, the audit history and the hub's figures.
 
 package httpapi
 
 import (
 	"context"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/certferry/certferry/gitstore"
@@ -16,35 +14,12 @@ import (
 
 func (s *server) addOverview() {
 	add(s, operation{
-		id: "list-issuers", method: http.MethodGet, path: "/issuers", tag: "overview", summary: "List issuers",
-	}, s.listIssuers)
-	add(s, operation{
 		id: "list-audit", method: http.MethodGet, path: "/audit", tag: "overview",
 		summary: "List the audit history, newest first",
 	}, s.listAudit)
 	add(s, operation{
 		id: "get-stats", method: http.MethodGet, path: "/stats", tag: "overview", summary: "Show the hub at a glance",
 	}, s.getStats)
-}
-
-func (s *server) listIssuers(ctx context.Context, _ *call, in *searchInput) (*listOutput[apiv1.Issuer], error) {
-	snap, err := s.cfg.Fleet.Snapshot()
-	if err != nil {
-		return nil, err
-	}
-	issuers := source[string]{
-		fetch: sorted(slices.Sorted(maps.Keys(snap.Issuers))),
-		key:   func(name string) string { return name },
-		keep:  holding(in.Query, func(name string) []string { return []string{name} }),
-	}
-	return list(ctx, issuers, in.PageInput, func(name string) (apiv1.Issuer, error) {
-		i := snap.Issuers[name]
-		v := apiv1.Issuer{Name: i.Name, Type: i.Type}
-		if i.ACME != nil {
-			v.Directory = i.ACME.Directory
-		}
-		return v, nil
-	})
 }
 
 func (s *server) listAudit(ctx context.Context, _ *call, in *PageInput) (*listOutput[apiv1.AuditEvent], error) {

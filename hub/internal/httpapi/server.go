@@ -67,6 +67,7 @@ func newServer(cfg Config) *server {
 	s.addRequests()
 	s.addCertificates()
 	s.addPreflights()
+	s.addIssuers()
 	s.addOverview()
 	s.addCommits()
 	s.addRollouts()
