@@ -50,6 +50,7 @@ verify: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## Lint, formatting, generat
 .PHONY: bench
 bench: ## Measure against git, go-git and others, side by side: a BENCH line for each comparison
 	$(GO) run ./internal/bench $(BENCHFLAGS)
+	$(GO) test -run '^$$' -bench Scan ./hub/internal/monitor # 100,000 certificates: the query for what is due beside a walk over all
 
 .PHONY: microbench
 microbench: ## Run Go's own benchmarks

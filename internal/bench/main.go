@@ -31,6 +31,7 @@ func areas() []area {
 		{"store", benchStore},
 		{"push", benchPush},
 		{"polls", benchPolls},
+		{"issue", benchIssue},
 	}
 }
 
@@ -45,6 +46,13 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if dir, ok := strings.CutPrefix(strings.Join(args, " "), serveCommand+" "); ok { // a comparison's own server
 		if err := servePolls(ctx, dir, os.Stdin, stdout); err != nil {
+			_, _ = fmt.Fprintln(stderr, err)
+			return 1
+		}
+		return 0
+	}
+	if dir, ok := strings.CutPrefix(strings.Join(args, " "), serveACME+" "); ok {
+		if err := servePebble(ctx, dir, os.Stdin, stdout); err != nil {
 			_, _ = fmt.Fprintln(stderr, err)
 			return 1
 		}
