@@ -68,8 +68,8 @@ func (o *order) progress(ctx context.Context, e issuer.Event) {
 		o.r.reached(o.job.ID, e.Phase)
 	}
 	o.tell(ctx, e)
-	if e.Phase == issuer.PhaseFinalize {
-		failpoint.Hit("hub.issue.finalize")
+	if e.Phase != "" {
+		failpoint.Hit("hub.issue.phase-" + string(e.Phase))
 	}
 }
 

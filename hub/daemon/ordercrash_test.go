@@ -1,0 +1,226 @@
+//go:build failpoints
+
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/gitrepo"
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/issuer/issuertest"
+)
+
+// Set in the environment, they make the test binary a hub with a configuration, as of hours from now.
+const (
+	orderCrashConfig = "HUB_ORDER_CRASH_CONFIG"
+	orderCrashHours  = "HUB_ORDER_CRASH_HOURS"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == issuertest.StandInArg {
+		os.Exit(issuertest.StandIn(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+// TestOrderCrashChild is that hub; by itself it does nothing.
+func TestOrderCrashChild(t *testing.T) {
+	file := os.Getenv(orderCrashConfig)
+	if file == "" {
+		t.Skip("a part of TestOrdersKilledInEachState")
+	}
+	cfg, err := LoadConfig(file, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hours, err := strconv.Atoi(os.Getenv(orderCrashHours))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := options(io.Discard, os.Stderr)
+	opt.Now = func() time.Time { return time.Now().Add(time.Duration(hours) * time.Hour) }
+	h, err := New(t.Context(), cfg, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(h.reconciler.Once(t.Context()), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// orderCanary is the credential of the DNS hook. It stands in one file, the administrator's own.
+const orderCanary = "canary-of-the-dns-credential"
+
+// TestOrdersKilledInEachState kills a hub that orders at a real ACME server, through acme.sh where ACME_SH is set, at each
+// step. The next one finishes with one order more at most, and nothing is left behind: no process, no TXT record, no
+// credential. CRASH_ROUNDS sets how often.
+func TestOrdersKilledInEachState(t *testing.T) {
+	t.Parallel()
+	rounds := 1
+	if n, err := strconv.Atoi(os.Getenv("CRASH_ROUNDS")); err == nil {
+		rounds = n
+	}
+	for _, point := range []string{
+		"hub.issue.reserved", "hub.issue.phase-account", "hub.issue.phase-order", "hub.issue.phase-authorize", "hub.issue.phase-dns", "hub.issue.phase-validate",
+		"hub.issue.phase-finalize", "hub.issue.phase-download", "hub.issue.ordered", "hub.issue.received", "hub.issue.sealed", "hub.commit.recorded",
+		"hub.commit.moved", "hub.issue.done",
+	} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			for n := range rounds {
+				killOrderAt(t, point, fmt.Sprintf("k%d.%s.order.test", n, strings.ReplaceAll(strings.TrimPrefix(point, "hub."), ".", "-")))
+			}
+		})
+	}
+}
+
+func killOrderAt(t *testing.T, point, name string) {
+	t.Helper()
+	var orders atomic.Int64
+	pebble, err := issuertest.StartPebble(t.Context(), issuertest.PebbleConfig{Dir: t.TempDir(), Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost && r.URL.Path == "/order-plz" {
+				orders.Add(1)
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pebble.Close() }()
+	cfg, _ := initialised(t)
+	file := prepareOrder(t, &cfg, pebble, name)
+
+	var said bytes.Buffer
+	if err := orderChild(t, &said, file, point, 0); !killed(err) {
+		t.Fatalf("the hub was not killed at %s: %v\n%s", point, err, said.String())
+	}
+	var left crashed
+	for hours := 0; hours < 72; hours += 6 { // a failed try waits
+		if err := orderChild(t, &said, file, "", hours); err != nil {
+			t.Fatalf("the hub did not recover: %v\n%s", err, said.String())
+		}
+		if left = stateAfterCrash(t, &cfg); left.leaf != "" {
+			break
+		}
+	}
+	if left.leaf == "" || strings.Join(left.jobs, " ") != "done" {
+		t.Errorf("after recovery: %+v\n%s", left, said.String())
+	}
+	if n := orders.Load(); n < 1 || n > 2 {
+		t.Errorf("%d orders", n)
+	}
+	if records := pebble.DNS.GetDNSTXTRecords("_acme-challenge." + name); len(records) > 0 {
+		t.Errorf("records are left: %v", records)
+	}
+	homes, err := os.ReadDir(filepath.Join(cfg.paths().acme(), "work"))
+	if err != nil || len(homes) > 0 {
+		t.Errorf("%d folders are left, %v", len(homes), err)
+	}
+	if ps, err := exec.CommandContext(t.Context(), "ps", "-eo", "args").Output(); err != nil || bytes.Contains(ps, []byte(cfg.DataDir+"/")) {
+		t.Errorf("a process is left: %v\n%s", err, ps)
+	}
+	if bytes.Contains(said.Bytes(), []byte(orderCanary)) {
+		t.Error("the log holds the credential")
+	}
+	holdsNoCanary(t, cfg.DataDir)
+}
+
+// holdsNoCanary searches the hub's files but the credential's own, and the objects of its repository as git unpacks them.
+func holdsNoCanary(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || filepath.Base(filepath.Dir(path)) == "credentials" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(orderCanary)) {
+			t.Errorf("%s holds the credential", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	objects, err := exec.CommandContext(t.Context(), "git", "-C", filepath.Join(dir, "repo.git"), "cat-file", "--batch", "--batch-all-objects").Output()
+	if err != nil || len(objects) == 0 {
+		t.Errorf("read objects: %v", err)
+	}
+	if bytes.Contains(objects, []byte(orderCanary)) {
+		t.Error("the repository holds the credential")
+	}
+}
+
+func orderChild(t *testing.T, said *bytes.Buffer, file, point string, hours int) error {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOrderCrashChild$")
+	cmd.Env = append(os.Environ(), orderCrashConfig+"="+file, orderCrashHours+"="+strconv.Itoa(hours), "CERTFERRY_FAILPOINT="+point)
+	cmd.Stdout, cmd.Stderr = said, said
+	return cmd.Run()
+}
+
+// prepareOrder gives the hub an ACME issuer, a wish and a credential, and returns the file of its configuration.
+func prepareOrder(t *testing.T, cfg *Config, pebble *issuertest.Pebble, name string) string {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := os.Getenv("ACME_SH")
+	if script == "" {
+		exe, err := os.Executable()
+		must(err)
+		script, err = issuertest.WriteStandIn(t.TempDir(), exe)
+		must(err)
+	}
+	hooks := t.TempDir()
+	must(issuertest.WriteDNSHook(hooks))
+	file := filepath.Join(t.TempDir(), "hub.yaml")
+	overwrite(t, file, fmt.Sprintf(`data_dir: %s
+listen: 127.0.0.1:0
+acme_script: %s
+acme_unpinned: true
+acme_hooks_dir: %s
+acme_directories: [%s]
+acme_ca_bundle: %s
+acme_preflight: off
+acme_dns_blind: true
+acme_dns_wait: 1ms
+`, cfg.DataDir, script, hooks, pebble.Directory, pebble.CABundle))
+	must(cfg.Complete())
+	must(os.MkdirAll(cfg.CredentialsDir, 0o700))
+	overwrite(t, filepath.Join(cfg.CredentialsDir, "dns.env"), "PEBBLETEST_URL="+pebble.DNSManagement+"\nPEBBLETEST_TOKEN="+orderCanary+"\n")
+	k, err := loadKeys(cfg, time.Now())
+	must(err)
+	store, err := openStore(cfg, k, time.Now, nil)
+	must(err)
+	issuer, err := (&manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: pebble.Directory}}).Encode()
+	must(err)
+	certificate, err := (&manifest.Certificate{
+		Name: "example.com", Names: []string{name}, Issuer: "acme",
+		Challenge: &manifest.Challenge{Type: "dns-01", Hook: issuertest.HookName, Credential: "dns"},
+	}).Encode()
+	must(err)
+	_, err = store.Apply(t.Context(), gitstore.Change{Subject: "prepare", Edits: []gitrepo.Edit{
+		{Path: manifest.CertificatePath("example.com"), Data: certificate}, {Path: manifest.IssuerPath("acme"), Data: issuer},
+	}})
+	must(errors.Join(err, store.Close()))
+	return file
+}
