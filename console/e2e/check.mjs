@@ -104,6 +104,26 @@ try {
     }
   }
 
+  // The page of credentials, its form and the page that checks an order.
+  await page.locator('.top nav a[href="/credentials"]').click()
+  await page.locator('.empty, .data').first().waitFor()
+  await everyLook('credentials')
+  await page.getByRole('button', { name: 'Add credential' }).click()
+  await page.getByRole('dialog').locator('input').first().waitFor()
+  await look('credentials-dialog-1440-en-light')
+  await page.keyboard.press('Escape')
+  await page.getByRole('dialog').waitFor({ state: 'hidden' })
+  await page.locator('.top nav a[href="/certificates"]').click()
+  await page.locator('.data tbody a').first().click()
+  await page.getByRole('button', { name: 'Check an order' }).click()
+  await page.locator('#order').locator('xpath=ancestor::section').locator('table.data tbody tr').first().waitFor()
+  await everyLook('preflight')
+  await page.getByRole('button', { name: 'Revoke' }).click()
+  await page.getByRole('dialog').locator('select').waitFor()
+  await look('revoke-dialog-1440-en-light')
+  await page.keyboard.press('Escape')
+  await page.getByRole('dialog').waitFor({ state: 'hidden' })
+
   // The session outlives a reload by its cookie, and the token is nowhere in the browser's storage.
   await page.reload()
   await page.locator('.history li').first().waitFor()

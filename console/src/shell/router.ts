@@ -53,6 +53,12 @@ const routes = [
         props: true,
         meta: { title: 'servers.title' },
       },
+      {
+        path: 'credentials',
+        name: 'credentials',
+        component: () => import('@/modules/credentials/CredentialsPage.vue'),
+        meta: { title: 'credentials.title' },
+      },
     ],
   },
   { path: '/:rest(.*)*', redirect: '/' },
