@@ -114,6 +114,22 @@ func TestStatelessSnippets(t *testing.T) {
 	}
 }
 
+// TestSnippetsOfTheGuide holds the guide, in both languages, to what is tested here.
+func TestSnippetsOfTheGuide(t *testing.T) {
+	t.Parallel()
+	for _, page := range []string{"../docs/guide/acme.md", "../docs/zh-CN/guide/acme.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range issuer.StatelessSnippets("THUMBPRINT") {
+			if !strings.Contains(string(text), "```"+s.Server+"\n"+s.Text+"```") {
+				t.Errorf("%s does not have the snippet for %s", page, s.Server)
+			}
+		}
+	}
+}
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
