@@ -4,6 +4,7 @@ package acmesh
 
 import (
 	"encoding/json"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,6 +20,14 @@ type problem struct {
 	Type   string `json:"type"`
 	Detail string `json:"detail"`
 	Status int    `json:"status"`
+	// Subproblems are those of single names.
+	Subproblems []struct {
+		Type       string `json:"type"`
+		Detail     string `json:"detail"`
+		Identifier struct {
+			Value string `json:"value"`
+		} `json:"identifier"`
+	} `json:"subproblems"`
 }
 
 // document is what is read of an order or an authorization (RFC 8555 §7.1.3, §7.1.4).
@@ -41,7 +50,8 @@ var (
 	logStart   = regexp.MustCompile(`(?m)^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]?\d [0-9:]{8} [A-Z]+ \d{4}\] `)
 	curlError  = regexp.MustCompile(`libcurl-errors\.html for error code: (\d+)`)
 	retryUntil = regexp.MustCompile(`retry after (\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}) UTC`)
-	retryLine  = regexp.MustCompile(`(?im)^retry-after: *(\d+)`)
+	retryLine  = regexp.MustCompile(`(?im)^retry-after: *([^\r\n]+)`)
+	dateLine   = regexp.MustCompile(`(?im)^date: *([^\r\n]+)`)
 	curlName   = map[string]string{
 		"6": "the name of the CA or DNS provider does not resolve", "7": "the CA or DNS provider refuses the connection",
 		"28": "the CA or DNS provider does not answer", "60": "the TLS certificate of the CA is not trusted",
@@ -72,7 +82,7 @@ var phrases = []struct {
 func classify(log string, r result, now time.Time) *issuer.Error {
 	// What follows this line is acme.sh clearing up, with requests of its own.
 	log, _, _ = strings.Cut(log, "_on_issue_err")
-	state := readLog(log)
+	state := readLog(log, now)
 	if e := state.err(now); e != nil {
 		e.RetryAfter = state.retryAfter
 		return e
@@ -116,7 +126,7 @@ type logState struct {
 }
 
 // readLog follows the answers of the CA in the log: a later success clears an earlier problem.
-func readLog(log string) *logState {
+func readLog(log string, now time.Time) *logState {
 	s := &logState{}
 	starts := logStart.FindAllStringIndex(log, -1)
 	for n, at := range starts {
@@ -131,11 +141,7 @@ func readLog(log string) *logState {
 		value = strings.TrimSuffix(strings.TrimRight(value, "\n"), "'")
 		switch name {
 		case "responseHeaders":
-			if match := retryLine.FindStringSubmatch(value); match != nil {
-				s.retryAfter = seconds(match[1])
-			} else {
-				s.retryAfter = 0
-			}
+			s.retryAfter = waitOf(value, now)
 		case "original":
 			s.body(value)
 		case "code":
@@ -166,6 +172,10 @@ func (s *logState) body(text string) {
 	p := new(problem)
 	if json.Unmarshal([]byte(text), p) == nil && strings.HasPrefix(p.Type, acmeURN) {
 		s.problem = p
+		if len(p.Subproblems) > 0 && strings.HasPrefix(p.Subproblems[0].Type, acmeURN) {
+			sub := p.Subproblems[0] // which of the names, and what is wrong with it (RFC 8555 §6.7.1)
+			s.problem, s.name = &problem{Type: sub.Type, Detail: sub.Detail, Status: p.Status}, sub.Identifier.Value
+		}
 		return
 	}
 	d := new(document)
@@ -233,12 +243,18 @@ func classOf(short string, status int) issuer.Class {
 	return issuer.Retryable
 }
 
-func seconds(text string) time.Duration {
-	n, err := strconv.Atoi(text)
-	if err != nil {
+// waitOf is the wait that logged headers ask for, by the CA's own clock where they tell it.
+func waitOf(headers string, now time.Time) time.Duration {
+	match := retryLine.FindStringSubmatch(headers)
+	if match == nil {
 		return 0
 	}
-	return min(time.Duration(n)*time.Second, 30*24*time.Hour)
+	if date := dateLine.FindStringSubmatch(headers); date != nil {
+		if theirs, err := http.ParseTime(strings.TrimSpace(date[1])); err == nil {
+			now = theirs
+		}
+	}
+	return min(retryAfter(http.Header{"Retry-After": {strings.TrimSpace(match[1])}}, now), 30*24*time.Hour)
 }
 
 // oneLine makes a CA's text fit for a log and a page: one line, no control characters, bounded.

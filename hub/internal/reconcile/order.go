@@ -254,7 +254,8 @@ func (o *order) challenge(c *manifest.Challenge) (out issuer.Challenge, err erro
 // preflight checks what can be checked without the CA: before the first attempt, and again after the CA or the DNS
 // provider could not go on for a reason that somebody has to mend. A CA counts failed tries.
 func (o *order) preflight(ctx context.Context) error {
-	again := issuer.Class(o.job.ErrorClass) == issuer.ValidationFailed
+	last := issuer.Class(o.job.ErrorClass)
+	again := last == issuer.ValidationFailed || last == issuer.DNSProvider
 	if o.r.cfg.Preflight == nil || o.job.Attempts > 1 && !again {
 		return nil
 	}

@@ -1,0 +1,34 @@
+package reconcile
+
+import (
+	"context"
+	"testing"
+
+	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/issuer"
+)
+
+// TestWhenOrdersAreChecked holds that a CA is spared tries that somebody has to mend first, and waits for nothing else.
+func TestWhenOrdersAreChecked(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		attempts int
+		last     issuer.Class
+		want     bool
+	}{
+		"the first": {1, "", true}, "after the CA saw nothing": {2, issuer.ValidationFailed, true}, "after the provider refused": {3, issuer.DNSProvider, true},
+		"after an outage": {2, issuer.Retryable, false}, "after a limit": {2, issuer.RateLimited, false},
+	} {
+		asked := false
+		f := newFleet(t, 0)
+		f.r.cfg.Preflight = func(context.Context, *manifest.Certificate, *manifest.Issuer, func(string)) error {
+			asked = true
+			return nil
+		}
+		o := &order{r: f.r, job: hub.Job{ID: "j", Attempts: c.attempts, ErrorClass: string(c.last)}}
+		if err := o.preflight(t.Context()); err != nil || asked != c.want {
+			t.Errorf("%s: checked %v, %v", name, asked, err)
+		}
+	}
+}
