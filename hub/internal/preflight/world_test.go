@@ -41,15 +41,8 @@ func newZones(t *testing.T, records ...string) *zones {
 		key := strings.ToLower(rr.Header().Name)
 		z.records[key] = append(z.records[key], rr)
 	}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z.addr = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", z.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp, udp := listenBoth(t)
+	z.addr = tcp.Addr().String()
 	for _, server := range []*dns.Server{{PacketConn: udp, Handler: z}, {Listener: tcp, Handler: z}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
@@ -64,6 +57,24 @@ func newZones(t *testing.T, records ...string) *zones {
 		})
 	}
 	return z
+}
+
+// listenBoth listens on one port by TCP and UDP. A port that is free in one of them may be
+// taken in the other, by tests that run beside this one: then another is tried.
+func listenBoth(t *testing.T) (tcp net.Listener, udp net.PacketConn) {
+	t.Helper()
+	for range 100 {
+		var err error
+		if tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if udp, err = net.ListenPacket("udp", tcp.Addr().String()); err == nil {
+			return tcp, udp
+		}
+		_ = tcp.Close()
+	}
+	t.Fatal("found no port that is free in TCP and UDP")
+	return nil, nil
 }
 
 // edit changes what the server knows.
