@@ -36,3 +36,39 @@ func TestCountJobs(t *testing.T) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 }
+
+// TestOrderStates holds that the newest order of a certificate counts, and jobs of other kinds do not.
+func TestOrderStates(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db, err := database.Open(ctx, filepath.Join(t.TempDir(), "hub.db"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	queue := func(j hub.Job, end func(id string) error) {
+		t.Helper()
+		job, _, err := db.EnqueueJob(ctx, j)
+		if err == nil && end != nil {
+			err = end(job.ID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fail := func(id string) error { return db.FailJob(ctx, id, "permanent", "no") }
+	done := func(id string) error { return db.FinishJob(ctx, id) }
+	queue(hub.Job{Certificate: "mended"}, fail)
+	queue(hub.Job{Certificate: "mended"}, done)
+	queue(hub.Job{Certificate: "broken"}, done)
+	queue(hub.Job{Certificate: "broken"}, fail)
+	queue(hub.Job{Certificate: "broken", Kind: apiv1.JobDryRun}, done)
+	queue(hub.Job{Certificate: "under way"}, done)
+	queue(hub.Job{Certificate: "under way"}, nil)
+	queue(hub.Job{Certificate: "never ordered", Kind: apiv1.JobDryRun}, done)
+	got, err := db.OrderStates(ctx)
+	want := map[string]apiv1.JobState{"mended": apiv1.JobDone, "broken": apiv1.JobFailed, "under way": apiv1.JobQueued}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+}

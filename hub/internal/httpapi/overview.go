@@ -56,12 +56,12 @@ func (s *server) getStats(ctx context.Context, _ *call, _ *none) (*output[apiv1.
 	if out.Jobs, err = s.cfg.Data.CountJobs(ctx); err != nil {
 		return nil, err
 	}
+	orders, err := s.cfg.Data.OrderStates(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for name, wish := range snap.Certificates {
-		job, err := s.latestJob(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		out.Certificates[s.stateOf(wish, snap.Issued[name], job)]++
+		out.Certificates[s.stateOf(wish, snap.Issued[name], orders[name])]++
 	}
 	return &output[apiv1.Status]{Body: out}, nil
 }

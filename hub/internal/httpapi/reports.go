@@ -53,13 +53,13 @@ func (s *server) certificateStats(ctx context.Context, _ *call, _ *none) (*outpu
 	for week := range weeksAhead {
 		out.ByWeek[first.AddDate(0, 0, 7*week).Format(time.DateOnly)] = 0
 	}
+	orders, err := s.cfg.Data.OrderStates(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for name, wish := range snap.Certificates {
 		have := snap.Issued[name]
-		job, err := s.latestJob(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		out.ByState[s.stateOf(wish, have, job)]++
+		out.ByState[s.stateOf(wish, have, orders[name])]++
 		if have == nil {
 			continue
 		}
@@ -104,6 +104,10 @@ func (s *server) certificateReport(ctx context.Context, _ *call, _ *none) (*csvO
 	if err != nil {
 		return nil, err
 	}
+	orders, err := s.cfg.Data.OrderStates(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out bytes.Buffer
 	table := csv.NewWriter(&out)
 	if err := table.Write([]string{"name", "state", "names", "issuer", "serial", "key_type", "not_before", "not_after", "renew_at", "servers"}); err != nil {
@@ -111,11 +115,7 @@ func (s *server) certificateReport(ctx context.Context, _ *call, _ *none) (*csvO
 	}
 	for _, name := range slices.Sorted(maps.Keys(snap.Certificates)) {
 		wish, have := snap.Certificates[name], snap.Issued[name]
-		job, err := s.latestJob(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		row := []string{name, string(s.stateOf(wish, have, job)), strings.Join(wish.Names, " "), wish.Issuer, "", wish.KeyType, "", "", "", ""}
+		row := []string{name, string(s.stateOf(wish, have, orders[name])), strings.Join(wish.Names, " "), wish.Issuer, "", wish.KeyType, "", "", "", ""}
 		if have != nil {
 			row[3], row[4], row[5] = have.Issuer, have.Serial, have.KeyType
 			row[6], row[7] = have.NotBefore.UTC().Format(time.RFC3339), have.NotAfter.UTC().Format(time.RFC3339)

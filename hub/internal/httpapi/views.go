@@ -234,11 +234,12 @@ func (v *view) certificate(ctx context.Context, wish *manifest.Certificate) (api
 	if err != nil {
 		return apiv1.Certificate{}, err
 	}
+	var order apiv1.JobState
 	if job != nil {
 		j := viewJob(*job)
-		out.Job = &j
+		out.Job, order = &j, job.State
 	}
-	out.State = v.s.stateOf(wish, issued, job)
+	out.State = v.s.stateOf(wish, issued, order)
 	if out.Proposal, err = v.proposal(wish.Name); err != nil {
 		return apiv1.Certificate{}, err
 	}
@@ -346,20 +347,20 @@ func (s *server) renewAt(wish *manifest.Certificate, issued *manifest.IssuedCert
 	return s.cfg.RenewAt(wish, issued)
 }
 
-// stateOf is the worst thing that a person should know of a certificate.
-func (s *server) stateOf(wish *manifest.Certificate, issued *manifest.IssuedCertificate, job *hub.Job) apiv1.CertificateState {
+// stateOf is the worst thing that a person should know of a certificate; order is the state of the newest job that
+// issues it, empty for none.
+func (s *server) stateOf(wish *manifest.Certificate, issued *manifest.IssuedCertificate, order apiv1.JobState) apiv1.CertificateState {
 	now := s.cfg.Now()
-	active := job != nil && job.State.Active()
 	switch {
 	case issued != nil && !now.Before(issued.NotAfter):
 		return apiv1.CertificateExpired
 	case issued != nil && issued.Revoked != nil:
 		return apiv1.CertificateRevoked
-	case job != nil && job.State == apiv1.JobFailed:
+	case order == apiv1.JobFailed:
 		return apiv1.CertificateFailed
 	case issued == nil:
 		return apiv1.CertificatePending
-	case active:
+	case order.Active():
 		return apiv1.CertificateRenewing
 	case wish.Renewal.Paused:
 		return apiv1.CertificatePaused
