@@ -194,6 +194,9 @@ func (i *Issuer) order(ctx context.Context, home *home, req *issuer.Request) ([]
 	failed.Phase = result.phase
 	if failed.Detail == "" {
 		failed.Detail = checkErr.Error()
+		if failed.Class == issuer.Local && errors.Is(checkErr, errAnswer) {
+			failed.Class = issuer.Retryable // nothing on this machine failed: the CA sent it so
+		}
 	}
 	return nil, failed
 }

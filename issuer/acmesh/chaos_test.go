@@ -69,8 +69,8 @@ func chaosCases() map[string]chaosCase {
 		"unauthorized while signing":  {at: issuertest.AtOrder, act: document(issuertest.InvalidOrder("order.chaos.test", "unauthorized", "wrong TXT")), class: issuer.ValidationFailed, acmeType: "unauthorized", spent: true},
 		"500 at download":             {at: download, act: page(500, 0), class: issuer.Retryable, acmeType: "serverInternal", spent: true},
 		"truncated certificate":       {at: download, act: issuertest.Rewrite(func(b []byte) []byte { return b[:len(b)/3] }), class: issuer.Retryable, spent: true},
-		"truncated chain":             {at: download, act: issuertest.Rewrite(func(b []byte) []byte { return b[:len(b)*3/4] }), class: issuer.Local, spent: true, says: "read what acme.sh left", real: true},
-		"another job's certificate":   {at: download, act: issuertest.FirstForAll(), class: issuer.Local, says: "another key", spent: true, before: 1},
+		"truncated chain":             {at: download, act: issuertest.Rewrite(func(b []byte) []byte { return b[:len(b)*3/4] }), class: issuer.Retryable, spent: true, says: "not what was ordered: read certificates", real: true},
+		"another job's certificate":   {at: download, act: issuertest.FirstForAll(), class: issuer.Retryable, says: "not what was ordered: it is a certificate for another key", spent: true, before: 1},
 		"garbage for the certificate": {at: download, act: page(200, 0), class: issuer.Retryable, spent: true},
 	}
 }

@@ -211,26 +211,29 @@ func webroot(c issuer.Challenge) string {
 	}
 }
 
+// errAnswer says that acme.sh went through, and the CA's answer is not the certificate that was ordered.
+var errAnswer = errors.New("the CA's answer is not what was ordered")
+
 // chain reads and checks the chain that acme.sh left. An exit code of 0 proves nothing: a full disk leaves an empty
 // file behind one.
 func (h *home) chain(req issuer.Request, now time.Time) ([]*x509.Certificate, error) {
 	data, err := h.root.ReadFile(filepath.Join(h.cert, "fullchain.cer"))
-	if err != nil {
+	if err != nil || len(data) == 0 {
 		return nil, errors.New("acme.sh left no certificate")
 	}
 	chain, err := bundle.ParseChain(data)
 	if err != nil {
-		return nil, fmt.Errorf("read what acme.sh left: %w", err)
+		return nil, fmt.Errorf("%w: read certificates: %w", errAnswer, err)
 	}
 	csr, err := x509.ParseCertificateRequest(req.CSR)
 	if err != nil {
 		return nil, fmt.Errorf("read certificate request: %w", err)
 	}
 	if string(csr.RawSubjectPublicKeyInfo) != string(chain[0].RawSubjectPublicKeyInfo) {
-		return nil, errors.New("acme.sh left a certificate for another key")
+		return nil, fmt.Errorf("%w: it is a certificate for another key", errAnswer)
 	}
 	if err := (&bundle.Bundle{Leaf: chain[0], Chain: chain[1:]}).Check(req.Names, now); err != nil {
-		return nil, fmt.Errorf("check what acme.sh left: %w", err)
+		return nil, fmt.Errorf("%w: %w", errAnswer, err)
 	}
 	return chain, nil
 }

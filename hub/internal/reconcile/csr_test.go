@@ -257,7 +257,7 @@ func TestAnotherKeyIsCertified(t *testing.T) {
 	w.must(err)
 	w.cfg.Issuer = func(*manifest.Issuer) (issuer.Issuer, error) { return swapped{w.ca, foreign}, nil }
 	w.once()
-	if job := w.wantJob("a.example", apiv1.JobWaiting, issuer.Local); !strings.Contains(job.Error, "another key") {
+	if job := w.wantJob("a.example", apiv1.JobWaiting, issuer.Retryable); !strings.Contains(job.Error, "another key") {
 		t.Errorf("job says %q", job.Error)
 	}
 	if w.snapshot().Issued["a.example"] != nil {

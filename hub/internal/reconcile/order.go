@@ -74,7 +74,7 @@ func (o *order) run(ctx context.Context) error {
 	o.r.arm(o.issuer.Name)
 	b := &bundle.Bundle{Leaf: issued.Chain[0], Chain: issued.Chain[1:], Key: key}
 	if err := errors.Join(b.Check(o.want.Names, o.r.cfg.Now()), checkAnswer(b, request.CSR, o.want)); err != nil {
-		return &issuer.Error{Class: issuer.Local, Detail: "the CA's answer is not what was ordered", Err: err}
+		return &issuer.Error{Class: issuer.Retryable, Detail: "the CA's answer is not what was ordered", Err: err}
 	}
 	if o.job.Kind == apiv1.JobDryRun {
 		o.tell(ctx, issuer.Event{Phase: issuer.PhaseCheck, Line: "the dry run got a certificate from " + b.Leaf.Issuer.CommonName + " and threw it away"})
@@ -274,7 +274,7 @@ func (o *order) place(ctx context.Context, driver issuer.Issuer, request issuer.
 	defer cancel()
 	issued, err := driver.Issue(within, request)
 	if err == nil && len(issued.Chain) == 0 {
-		err = &issuer.Error{Class: issuer.Local, Phase: issuer.PhaseDownload, Detail: "the CA's answer holds no certificate"}
+		err = &issuer.Error{Class: issuer.Retryable, Phase: issuer.PhaseDownload, Detail: "the CA's answer holds no certificate"}
 	}
 	if serr := o.settle(ctx, booked, err); serr != nil {
 		// What is booked too much is only a delay.

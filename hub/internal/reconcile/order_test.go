@@ -249,7 +249,7 @@ func TestWrongAnswersOfTheCAAreNotRecorded(t *testing.T) {
 			before := w.snapshot().Commit
 			w.ca.Spoil = spoil
 			w.once()
-			w.wantJob("example.com", apiv1.JobWaiting, issuer.Local)
+			w.wantJob("example.com", apiv1.JobWaiting, issuer.Retryable)
 			if w.snapshot().Commit != before {
 				t.Error("main changed")
 			}
@@ -261,7 +261,7 @@ func TestWrongAnswersOfTheCAAreNotRecorded(t *testing.T) {
 		w.want("example.com", nil)
 		w.cfg.Issuer = func(*manifest.Issuer) (issuer.Issuer, error) { return emptyCA{}, nil }
 		w.once()
-		w.wantJob("example.com", apiv1.JobWaiting, issuer.Local)
+		w.wantJob("example.com", apiv1.JobWaiting, issuer.Retryable)
 	})
 }
 
