@@ -66,7 +66,7 @@ func (d *demo) startPebble(ctx context.Context) (*demoCA, error) {
 		return nil, err
 	}
 	ca := &demoCA{directory: fmt.Sprintf("https://localhost:%d/dir", api)}
-	ca.settings = fmt.Sprintf("acme_script: %s\nacme_unpinned: true\nacme_directories: [%q]\nacme_ca_bundle: %s\nacme_preflight: off\n", script, ca.directory, cert)
+	ca.settings = fmt.Sprintf("acme_script: %s\nacme_unpinned: true\nacme_user: root\nacme_directories: [%q]\nacme_ca_bundle: %s\nacme_preflight: off\n", script, ca.directory, cert)
 	d.say("ca", "Pebble at %s, through %s", ca.directory, script)
 	return ca, d.listening(ctx, &demoSite{server: "Pebble", address: fmt.Sprintf("127.0.0.1:%d", api)})
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"strings"
 
 	"github.com/certferry/certferry/issuer/acmesh/distribution"
 )
@@ -36,7 +35,12 @@ func (c *Config) verifyACME() func(files ...string) error {
 	}
 	dir := filepath.Dir(c.ACMEScript)
 	sums := distribution.Published()
-	return func(files ...string) error { return sums.Verify(dir, files...) }
+	return func(files ...string) error {
+		if name := filepath.Base(c.ACMEScript); name != "acme.sh" {
+			return fmt.Errorf("%s is not the name under which acme.sh is published", name)
+		}
+		return sums.Verify(dir, files...)
+	}
 }
 
 // Integrity says what is known of the files of acme.sh.
@@ -91,13 +95,22 @@ func StatusOfACME(cfg Config) (ACMEStatus, error) {
 	return s, nil
 }
 
+// acmeWantsUser is told to an administrator whose hub is root.
+const acmeWantsUser = "acme.sh must not run as root: make a user for it (useradd --system --shell /usr/sbin/nologin certferry-acme) and set acme_user, or run the hub as a user of its own"
+
+// acmeNeedsUser says that the hub is root and nobody said whom acme.sh runs as.
+func (c *Config) acmeNeedsUser() bool { return os.Geteuid() == 0 && c.ACMEUser == "" }
+
 // needsOfACME says what acme.sh lacks on this machine.
 func (c *Config) needsOfACME() []string {
 	var faults []string
-	for _, need := range [][]string{{"curl", "wget"}, {"openssl"}} {
-		if !anyProgram(need...) {
-			faults = append(faults, "install "+strings.Join(need, " or ")+": acme.sh runs it")
+	for _, need := range []string{"curl", "openssl"} {
+		if !hasProgram(need) {
+			faults = append(faults, "install "+need+": acme.sh runs it")
 		}
+	}
+	if c.acmeNeedsUser() {
+		faults = append(faults, acmeWantsUser)
 	}
 	if c.ACMEUser != "" {
 		if _, err := user.Lookup(c.ACMEUser); err != nil {
@@ -107,13 +120,11 @@ func (c *Config) needsOfACME() []string {
 	return faults
 }
 
-// anyProgram looks where acme.sh is let look.
-func anyProgram(names ...string) bool {
-	for _, name := range names {
-		for _, dir := range []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
-			if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-				return true
-			}
+// hasProgram looks where acme.sh is let look.
+func hasProgram(name string) bool {
+	for _, dir := range []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return true
 		}
 	}
 	return false

@@ -77,7 +77,7 @@ func TestImportACME(t *testing.T) {
 	cfg, _ := initialised(t)
 	cfg.ACMEDirectories = []string{"https://acme-v02.api.letsencrypt.org/directory", "https://ca.example:14000/dir"}
 	hooks := filepath.Join(t.TempDir(), "lib")
-	cfg.ACMEScript, cfg.ACMEUnpinned = filepath.Join(hooks, "acme.sh"), true
+	cfg.ACMEScript, cfg.ACMEUnpinned, cfg.ACMEUser = filepath.Join(hooks, "acme.sh"), true, "root"
 	chain, key := issuedPEM(t, t.TempDir(), "www.example.com")
 	home := t.TempDir()
 	const canary = "canary-of-the-import"
@@ -187,6 +187,7 @@ func TestImportOfARealHome(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	cfg, _ := initialised(t)
+	cfg.ACMEUser = "root"
 	cfg.ACMEDirectories, cfg.ACMEScript, cfg.ACMEUnpinned, cfg.ACMECABundle = []string{pebble.Directory}, script, true, pebble.CABundle
 	got, err := ImportACME(t.Context(), cfg, time.Now, home, false)
 	if err != nil || len(got.Left) > 0 || len(got.Accounts) != 1 || len(got.Issuers) != 1 || len(got.Certificates) != 1 {

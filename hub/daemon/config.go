@@ -62,6 +62,12 @@ type Config struct {
 	ACMEScript string `yaml:"acme_script"`
 	// ACMEUnpinned says that ACMEScript is of another version, such as a distribution's, whose files cannot be checked.
 	ACMEUnpinned bool `yaml:"acme_unpinned"`
+	// ACMECommandHooks are DNS hooks that run commands out of their credentials, and may be used all the same: who may
+	// write credentials may then run what he likes on this machine. None by default.
+	ACMECommandHooks []string `yaml:"acme_command_hooks"`
+	// ACMEWebroots are folders below which the webroots of http-01 must lie; by default all but those of the system and of
+	// the hub.
+	ACMEWebroots []string `yaml:"acme_webroots"`
 	// ACMEHooksDir holds further DNS hooks in its folder dnsapi, beside those that came with acme.sh.
 	ACMEHooksDir string `yaml:"acme_hooks_dir"`
 	// ACMEDirectories are the directory URLs that issuers may use; those of the CAs that acme.sh knows by name by default.
@@ -72,7 +78,8 @@ type Config struct {
 	ACMEStandalonePort int `yaml:"acme_standalone_port"`
 	// ACMETLSPort is where acme.sh listens for tls-alpn-01; 443 by default.
 	ACMETLSPort int `yaml:"acme_tls_port"`
-	// ACMEUser is the user that acme.sh runs as where the hub is root; none by default, which a warning tells.
+	// ACMEUser is the user that acme.sh runs as where the hub is root. Without one such a hub orders nothing by acme.sh;
+	// "root" says that this is accepted.
 	ACMEUser string `yaml:"acme_user"`
 	// ACMEWorkDir holds the throw-away folders of orders; below DataDir by default, which a user of acme.sh's own cannot
 	// reach.

@@ -78,11 +78,17 @@ func (f *issuers) make(intent *manifest.Issuer) (issuer.Issuer, error) {
 
 func (f *issuers) acmesh(acme *manifest.ACMEIssuer) (issuer.Issuer, error) {
 	cfg := acmesh.Config{
-		Script: f.cfg.ACMEScript, HooksDir: f.cfg.ACMEHooksDir, User: f.cfg.ACMEUser,
+		Script: f.cfg.ACMEScript, HooksDir: f.cfg.ACMEHooksDir, CommandHooks: f.cfg.ACMECommandHooks, Webroots: f.cfg.ACMEWebroots, Closed: []string{f.cfg.DataDir},
 		StateDir: filepath.Join(f.cfg.paths().acme(), "accounts"), WorkDir: f.cfg.ACMEWorkDir,
 		Directory: acme.Directory, Email: acme.Email, CABundle: f.cfg.ACMECABundle,
 		StandalonePort: f.cfg.ACMEStandalonePort, TLSPort: f.cfg.ACMETLSPort, DNSWait: f.cfg.ACMEDNSWait, Now: f.now, Logger: f.log,
 		Verify: f.cfg.verifyACME(),
+	}
+	if f.cfg.acmeNeedsUser() {
+		return nil, &issuer.Error{Class: issuer.Local, Detail: acmeWantsUser}
+	}
+	if f.cfg.ACMEUser != "root" {
+		cfg.User = f.cfg.ACMEUser
 	}
 	if !f.cfg.ACMEDNSBlind {
 		cfg.LookupTXT = acmesh.Zones{}.LookupTXT

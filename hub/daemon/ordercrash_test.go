@@ -195,6 +195,7 @@ func prepareOrder(t *testing.T, cfg *Config, pebble *issuertest.Pebble, name str
 	file := filepath.Join(t.TempDir(), "hub.yaml")
 	overwrite(t, file, fmt.Sprintf(`data_dir: %s
 listen: 127.0.0.1:0
+acme_user: root
 acme_script: %s
 acme_unpinned: true
 acme_hooks_dir: %s

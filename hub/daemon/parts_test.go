@@ -150,7 +150,7 @@ func TestIssuers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cfg := Config{
-		DataDir: dir, ACMEScript: filepath.Join(dir, "acme.sh"), ACMEUnpinned: true,
+		DataDir: dir, ACMEScript: filepath.Join(dir, "acme.sh"), ACMEUnpinned: true, ACMEUser: "root",
 		ACMEDirectories: []string{"https://ca.example/dir"},
 	}
 	if err := cfg.Complete(); err != nil {
@@ -253,7 +253,7 @@ func TestTakePort(t *testing.T) {
 func TestAddIssuer(t *testing.T) {
 	t.Parallel()
 	cfg, _ := initialised(t)
-	cfg.ACMEScript, cfg.ACMEUnpinned = filepath.Join(t.TempDir(), "acme.sh"), true
+	cfg.ACMEScript, cfg.ACMEUnpinned, cfg.ACMEUser = filepath.Join(t.TempDir(), "acme.sh"), true, "root"
 	cfg.ACMEDirectories = []string{"https://ca.example/dir"}
 	overwrite(t, cfg.ACMEScript, "#!/bin/sh\n")
 	acme := &manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: "https://ca.example/dir"}}

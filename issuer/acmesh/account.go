@@ -135,7 +135,7 @@ func (i *Issuer) httpClient() (client *http.Client, done func(), err error) {
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
-	return &http.Client{Transport: transport, Timeout: 30 * time.Second}, transport.CloseIdleConnections, nil
+	return &http.Client{Transport: bounded{transport}, Timeout: 30 * time.Second}, transport.CloseIdleConnections, nil
 }
 
 // register makes the account at the CA (RFC 8555 §7.3), or finds it there by its key.
@@ -260,11 +260,19 @@ func (i *Issuer) refused(what string, err error) error {
 		return &issuer.Error{Class: issuer.Retryable, Phase: issuer.PhaseAccount, Detail: what + ": the CA cannot be reached", Err: err}
 	}
 	short := strings.TrimPrefix(problem.ProblemType, acmeURN)
-	e := &issuer.Error{Class: classOf(short, problem.StatusCode), ACMEType: short, Detail: what + ": " + oneLine(problem.Detail)}
+	e := &issuer.Error{Class: classOf(short, problem.StatusCode), ACMEType: short, Detail: what + ": " + told(problem)}
 	if limit, ok := acme.RateLimit(err); ok {
 		e.RetryAfter = limit
 	}
 	return e
+}
+
+// told is what a CA's problem document says. Whatever else answered is not repeated: it may not be the CA at all.
+func told(problem *acme.Error) string {
+	if problem.ProblemType == "" {
+		return fmt.Sprintf("the answer, with status %d, is not one of ACME", problem.StatusCode)
+	}
+	return oneLine(problem.Detail)
 }
 
 func registrationError(err error) error {
@@ -277,7 +285,7 @@ func registrationError(err error) error {
 	if class == issuer.Permanent && short != "rejectedIdentifier" {
 		class = issuer.Account
 	}
-	return &issuer.Error{Class: class, ACMEType: short, Detail: "register the account: " + oneLine(problem.Detail)}
+	return &issuer.Error{Class: class, ACMEType: short, Detail: "register the account: " + told(problem)}
 }
 
 // writeFile replaces a file in one synced step.

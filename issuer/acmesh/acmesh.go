@@ -31,7 +31,14 @@ type Config struct {
 	Script string
 	// HooksDir holds further hooks in dnsapi/, or is empty.
 	HooksDir string
-	// StateDir keeps the ACME account of each directory, WorkDir the throw-away homes. Both are made with mode 0700.
+	// CommandHooks are hooks that run commands out of their variables, and may be used.
+	CommandHooks []string
+	// Webroots are folders below which the webroots of http-01 lie; empty for all but those of the system
+	// and those below Closed.
+	Webroots []string
+	Closed   []string
+	// StateDir keeps the ACME account of each directory. It is made with mode 0700. WorkDir holds the throw-away homes, in
+	// a folder of this program's own, certferry-orders; nothing else in it is touched.
 	StateDir string
 	WorkDir  string
 	// Directory is the https URL of the CA's ACME directory.
@@ -81,16 +88,18 @@ func New(cfg Config) (*Issuer, error) {
 	if err := checkConfig(&cfg); err != nil {
 		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}
-	for _, dir := range []string{cfg.StateDir, cfg.WorkDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("set up acme.sh: %w", err)
-		}
+	cfg.WorkDir = filepath.Join(cfg.WorkDir, ordersDir)
+	if err := errors.Join(os.MkdirAll(cfg.StateDir, 0o700), os.MkdirAll(cfg.WorkDir, 0o711)); err != nil { //nolint:gosec // User passes through
+		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}
 	if err := cfg.openToUser(); err != nil {
 		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}
 	return &Issuer{cfg: cfg}, nil
 }
+
+// ordersDir is the folder of the homes. What it holds is deleted, and what works in it is killed, at the hub's start.
+const ordersDir = "certferry-orders"
 
 func checkConfig(cfg *Config) error {
 	if cfg.Timeout == 0 {
@@ -118,7 +127,7 @@ func checkConfig(cfg *Config) error {
 // openToUser lets the user that acme.sh runs as pass through WorkDir, and checks that nothing above keeps it out.
 func (c *Config) openToUser() error {
 	if c.User == "" || os.Getuid() != 0 {
-		return nil
+		return os.Chmod(c.WorkDir, 0o700) //nolint:gosec // a folder wants the x
 	}
 	if _, err := user.Lookup(c.User); err != nil {
 		return fmt.Errorf("find user %s: %w; make it with useradd --system, or set another one", c.User, err)
@@ -185,6 +194,9 @@ func (i *Issuer) order(ctx context.Context, home *home, req *issuer.Request) ([]
 		return nil, err
 	}
 	failed := classify(home.log(), result, i.cfg.Now())
+	if home.guarded() {
+		failed = &issuer.Error{Class: issuer.Permanent, Detail: "the CA sent a challenge whose token is none (RFC 8555 §8.3): do not use this CA"}
+	}
 	if record := home.failedRecord(); record != "" {
 		failed = &issuer.Error{
 			Class: issuer.DNSProvider, Name: strings.TrimPrefix(record, "_acme-challenge."),
@@ -229,7 +241,7 @@ func (i *Issuer) verify(h *home) error {
 	if i.cfg.Verify == nil {
 		return nil
 	}
-	files := []string{"acme.sh"}
+	files := []string{filepath.Base(i.cfg.Script)}
 	for _, r := range h.records(mapFile) {
 		// Hooks of the administrator's own have no published form.
 		if _, path, _ := strings.Cut(r.value, " "); filepath.Dir(filepath.Dir(path)) == filepath.Dir(i.cfg.Script) {

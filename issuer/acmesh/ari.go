@@ -111,10 +111,10 @@ func getJSON(ctx context.Context, client *http.Client, address string, into any)
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	text := header.Get("Retry-After")
 	if n, err := strconv.Atoi(text); err == nil && n > 0 {
-		return min(time.Duration(n)*time.Second, 30*24*time.Hour)
+		return min(time.Duration(min(n, int(longestWait/time.Second)))*time.Second, longestWait)
 	}
 	if at, err := http.ParseTime(text); err == nil && at.After(now) {
-		return at.Sub(now)
+		return min(at.Sub(now), longestWait)
 	}
 	return 0
 }

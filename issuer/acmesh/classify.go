@@ -55,7 +55,8 @@ var (
 	curlName   = map[string]string{
 		"6": "the name of the CA or DNS provider does not resolve", "7": "the CA or DNS provider refuses the connection",
 		"28": "the CA or DNS provider does not answer", "60": "the TLS certificate of the CA is not trusted",
-		"77": "the CA bundle cannot be read",
+		"77": "the CA bundle cannot be read", "63": "the CA's answer is larger than an answer may be",
+		"47": "the CA leads to another place, which is not followed",
 	}
 )
 
@@ -212,7 +213,7 @@ func (s *logState) err(now time.Time) *issuer.Error {
 	}
 	if match := retryUntil.FindStringSubmatch(s.problem.Detail); match != nil {
 		if until, err := time.Parse(time.DateTime, match[1]); err == nil {
-			s.retryAfter = max(s.retryAfter, until.Sub(now))
+			s.retryAfter = max(s.retryAfter, min(until.Sub(now), longestWait))
 		}
 	}
 	if e.Class == issuer.RateLimited && s.retryAfter == 0 {
@@ -243,6 +244,9 @@ func classOf(short string, status int) issuer.Class {
 	return issuer.Retryable
 }
 
+// longestWait bounds what a CA asks for: nothing that it counts is counted for longer.
+const longestWait = 30 * 24 * time.Hour
+
 // waitOf is the wait that logged headers ask for, by the CA's own clock where they tell it.
 func waitOf(headers string, now time.Time) time.Duration {
 	match := retryLine.FindStringSubmatch(headers)
@@ -254,7 +258,7 @@ func waitOf(headers string, now time.Time) time.Duration {
 			now = theirs
 		}
 	}
-	return min(retryAfter(http.Header{"Retry-After": {strings.TrimSpace(match[1])}}, now), 30*24*time.Hour)
+	return min(retryAfter(http.Header{"Retry-After": {strings.TrimSpace(match[1])}}, now), longestWait)
 }
 
 // oneLine makes a CA's text fit for a log and a page: one line, no control characters, bounded.

@@ -25,11 +25,12 @@ func TestClassify(t *testing.T) {
 		host        string
 		wait        time.Duration
 	}{
-		"malformed name":     {log: logOf(`original='{"type":"urn:ietf:params:acme:error:malformed","detail":"bad","status":400}'`), code: 1, class: issuer.Permanent, acmeType: "malformed"},
-		"forgotten order":    {log: logOf(`original='{"type":"urn:ietf:params:acme:error:malformed","detail":"no order","status":404}'`), code: 1, class: issuer.Retryable, acmeType: "malformed"},
-		"rate limit in text": {log: logOf(limited), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: 7*24*time.Hour + time.Hour},
-		"rate limit header":  {log: logOf("responseHeaders='HTTP/2 429\nretry-after: 7200'", `original='{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow down","status":429}'`), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: 2 * time.Hour},
-		"bare 429":           {log: logOf("original='no json'", "code='429'"), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: time.Hour},
+		"malformed name":      {log: logOf(`original='{"type":"urn:ietf:params:acme:error:malformed","detail":"bad","status":400}'`), code: 1, class: issuer.Permanent, acmeType: "malformed"},
+		"forgotten order":     {log: logOf(`original='{"type":"urn:ietf:params:acme:error:malformed","detail":"no order","status":404}'`), code: 1, class: issuer.Retryable, acmeType: "malformed"},
+		"rate limit in text":  {log: logOf(limited), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: 7*24*time.Hour + time.Hour},
+		"rate limit header":   {log: logOf("responseHeaders='HTTP/2 429\nretry-after: 7200'", `original='{"type":"urn:ietf:params:acme:error:rateLimited","detail":"slow down","status":429}'`), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: 2 * time.Hour},
+		"rate limit for ever": {log: logOf(strings.Replace(limited, "2026-11-30", "2999-01-01", 1)), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: 30 * 24 * time.Hour},
+		"bare 429":            {log: logOf("original='no json'", "code='429'"), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: time.Hour},
 		// acme.sh logs the status before the body, which a load balancer writes as it likes.
 		"bare 429 as logged":        {log: logOf("code='429'", "original='<html>'", "response='<html>'"), code: 1, class: issuer.RateLimited, acmeType: "rateLimited", wait: time.Hour},
 		"bare 502 as logged":        {log: logOf("code='502'", "original='<html>'"), code: 1, class: issuer.Retryable, acmeType: "serverInternal"},

@@ -4,6 +4,7 @@
 package acmesh
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -11,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +51,8 @@ type home struct {
 	wait time.Duration
 	// do is what records.sh does.
 	do string
+	// ca is how the URLs of the CA begin, curl the real one; see guard.
+	ca, curl string
 }
 
 func openFolder(dir string) (*home, error) {
@@ -73,6 +78,9 @@ func (i *Issuer) newFolder(orderID string) (*home, error) {
 		if err := h.root.Mkdir(sub, 0o700); err != nil {
 			return nil, errors.Join(err, h.remove())
 		}
+	}
+	if err := h.guard(i.cfg.Directory); err != nil {
+		return nil, errors.Join(err, h.remove())
 	}
 	return h, nil
 }
@@ -126,26 +134,45 @@ func (h *home) write(name, data string) error {
 
 // finishMask hides the credentials, in the forms in which programs print them, from what is told from now on.
 func (h *home) finishMask() {
-	var pairs []string
+	forms := map[string]bool{}
 	for _, value := range h.credentials {
 		if len(value) < 4 {
 			continue // hiding it would hide half of the text, and nobody guesses less than by trying
 		}
-		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))} {
-			pairs = append(pairs, form, "***")
+		forms[value], forms[url.QueryEscape(value)], forms[url.PathEscape(value)] = true, true, true
+		for before := range 3 { // base64 looks different by what stands before, as in "user:password"
+			if text := base64Part(value, before); len(text) >= 4 {
+				forms[text] = true
+			}
 		}
 	}
+	// Of two forms that begin alike, the longer one is to be found: the replacer takes the first that fits.
+	longest := slices.SortedFunc(maps.Keys(forms), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b))
+	})
+	var pairs []string
+	for _, form := range longest {
+		pairs = append(pairs, form, "***")
+	}
 	h.mask = strings.NewReplacer(pairs...)
+}
+
+// base64Part are the characters of a base64 text that value alone decides, where that many bytes stand before it.
+func base64Part(value string, before int) string {
+	text := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("x", before) + value))
+	from := (before*8 + 5) / 6
+	to := (before + len(value)) * 8 / 6
+	return text[from:to]
 }
 
 // environment is all that acme.sh gets.
 func (h *home) environment() []string {
 	env := []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + h.dir, "TMPDIR=" + filepath.Join(h.dir, "tmp"),
+		"PATH=" + filepath.Join(h.dir, "bin") + ":" + programDirs, "HOME=" + h.dir, "TMPDIR=" + filepath.Join(h.dir, "tmp"),
 		"LC_ALL=C", "TZ=UTC", "LOG_FILE=" + filepath.Join(h.dir, "job.log"), "LOG_LEVEL=2",
 		"LE_WORKING_DIR=" + h.dir, "LE_CONFIG_HOME=" + h.dir,
 		"CERTFERRY_RUN=" + h.dir, "CERTFERRY_LAST=" + h.lastRecord, "CERTFERRY_WAIT=" + strconv.Itoa(int((h.wait+wrapperSlack)/time.Second)),
-		"CERTFERRY_DO=" + h.do,
+		"CERTFERRY_DO=" + h.do, "CERTFERRY_CA=" + h.ca, "CERTFERRY_CURL=" + h.curl,
 	}
 	for name, value := range h.credentials {
 		env = append(env, name+"="+value)

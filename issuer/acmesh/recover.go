@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -43,6 +44,9 @@ func (h *home) record() error {
 // Recover clears up all that orders in WorkDir left: processes are killed, TXT records removed, folders deleted. An order
 // whose records cannot be removed keeps its folder, for the next Recover. It is an issuer.Recoverer.
 func (i *Issuer) Recover(ctx context.Context, credentials func(name string) (map[string]string, error)) ([]issuer.Leftover, error) {
+	if err := claim(i.cfg.WorkDir); err != nil {
+		return nil, fmt.Errorf("look for interrupted orders: %w", err)
+	}
 	entries, err := os.ReadDir(i.cfg.WorkDir)
 	if err != nil {
 		return nil, fmt.Errorf("look for interrupted orders: %w", err)
@@ -62,6 +66,34 @@ func (i *Issuer) Recover(ctx context.Context, credentials func(name string) (map
 		}
 	}
 	return all, errors.Join(faults...)
+}
+
+// claimed are the folders of orders that are this process's, with the locks on them, until it ends.
+var claimed struct {
+	sync.Mutex
+
+	locks map[string]*os.File
+}
+
+// claim makes sure that no other process orders in dir: its orders would be taken for interrupted ones.
+func claim(dir string) error {
+	claimed.Lock()
+	defer claimed.Unlock()
+	if claimed.locks[dir] != nil {
+		return nil
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600) //nolint:gosec // the path is ours
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("another hub orders in %s: give each its own acme_work_dir", dir), lock.Close())
+	}
+	if claimed.locks == nil {
+		claimed.locks = map[string]*os.File{}
+	}
+	claimed.locks[dir] = lock
+	return nil
 }
 
 func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(string) (map[string]string, error)) (issuer.Leftover, error) {

@@ -30,8 +30,8 @@ const (
 	// against the limits, and would be lost.
 	finishGrace = 2 * time.Minute
 	// confine sets what the kernel holds acme.sh and its children to: files for nobody else, no core dumps, 120 seconds
-	// of CPU, files of 32 MiB, 256 open files. The words behind it are arguments, not text.
-	confine = `umask 077; ulimit -c 0; ulimit -t 120; ulimit -f 65536; ulimit -n 256; exec "$@"`
+	// of CPU, files of 32 MiB, 256 open files, 2 GiB of memory. The words behind it are arguments, not text.
+	confine = `umask 077; ulimit -c 0; ulimit -t 120; ulimit -f 65536; ulimit -n 256; ulimit -v 2097152; exec "$@"`
 )
 
 // result is what a run of acme.sh left beside files.
@@ -52,6 +52,14 @@ func (i *Issuer) issue(ctx context.Context, h *home, req *issuer.Request) (resul
 	if i.cfg.CABundle != "" {
 		args = append(args, "--ca-bundle", i.cfg.CABundle)
 	}
+	release, err := i.holdPorts(ctx, req)
+	if err != nil {
+		return result{}, err
+	}
+	defer release()
+	if err := i.prepareWebroots(req); err != nil {
+		return result{}, err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if h.lastRecord != "" {
@@ -71,11 +79,15 @@ func (i *Issuer) exec(ctx context.Context, h *home, args []string, tell func(iss
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = stopGrace
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := h.giveTo(i.cfg.User, cmd.SysProcAttr); err != nil {
+	var err error
+	if cmd.SysProcAttr.Credential, err = i.cfg.credential(); err == nil {
+		err = h.giveTo(cmd.SysProcAttr.Credential)
+	}
+	if err != nil {
 		return result{}, &issuer.Error{Class: issuer.Local, Detail: "run acme.sh as its own user", Err: err}
 	}
 	started := i.cfg.Now()
-	err := wait(ctx, cmd, out)
+	err = wait(ctx, cmd, out)
 	out.flush()
 	if cmd.ProcessState == nil {
 		return result{}, &issuer.Error{Class: issuer.Local, Detail: "start acme.sh", Err: err}
@@ -137,28 +149,35 @@ func wait(ctx context.Context, cmd *exec.Cmd, out *output) error {
 	}
 }
 
-// giveTo hands the home to the user that acme.sh runs as; "" keeps it with this process.
-func (h *home) giveTo(name string, attr *syscall.SysProcAttr) error {
-	if name == "" || os.Getuid() != 0 {
-		return nil
+// credential is the user that acme.sh runs as, nil for that of this process.
+func (c *Config) credential() (*syscall.Credential, error) {
+	if c.User == "" || os.Getuid() != 0 {
+		return nil, nil
 	}
-	account, err := user.Lookup(name)
+	account, err := user.Lookup(c.User)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	uid, err := strconv.ParseUint(account.Uid, 10, 31)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	gid, err := strconv.ParseUint(account.Gid, 10, 31)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}
+
+// giveTo hands the home to a user; nil keeps it with this process.
+func (h *home) giveTo(as *syscall.Credential) error {
+	if as == nil {
+		return nil
+	}
 	return fs.WalkDir(h.root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return h.root.Lchown(path, int(attr.Credential.Uid), int(attr.Credential.Gid))
+		return h.root.Lchown(path, int(as.Uid), int(as.Gid))
 	})
 }

@@ -5,7 +5,6 @@ package acmesh
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -84,7 +83,7 @@ func (i *Issuer) checkRequest(req issuer.Request) error {
 func (i *Issuer) checkChallenge(c issuer.Challenge) error {
 	switch c.Type {
 	case issuer.HTTP01:
-		return checkHTTP(c)
+		return i.cfg.checkHTTP(c)
 	case issuer.DNS01:
 		return i.checkDNS(c)
 	case issuer.TLSALPN01:
@@ -97,18 +96,16 @@ func (i *Issuer) checkChallenge(c issuer.Challenge) error {
 	}
 }
 
-func checkHTTP(c issuer.Challenge) error {
-	if c.Hook != "" || len(c.Credentials) > 0 || c.Alias != "" || c.DomainAlias != "" {
+func (c *Config) checkHTTP(ch issuer.Challenge) error {
+	if ch.Hook != "" || len(ch.Credentials) > 0 || ch.Alias != "" || ch.DomainAlias != "" {
 		return permanent("http-01 takes no DNS hook, no alias and no credentials")
 	}
-	switch c.Method {
+	switch ch.Method {
 	case "webroot":
-		if !plainPath.MatchString(c.Webroot) || filepath.Clean(c.Webroot) != c.Webroot {
+		if !plainPath.MatchString(ch.Webroot) || filepath.Clean(ch.Webroot) != ch.Webroot {
 			return permanent("the webroot must be an absolute folder of letters, digits and . _ / -")
 		}
-		if info, err := os.Stat(c.Webroot); err != nil || !info.IsDir() {
-			return permanent("the webroot is not a folder on the hub")
-		}
+		return c.checkWebroot(ch.Webroot)
 	case "standalone", "stateless":
 	default:
 		return permanent("the method of http-01 must be webroot, standalone or stateless")
@@ -129,6 +126,9 @@ func (i *Issuer) checkDNS(c issuer.Challenge) error {
 			return permanent("the alias must be a DNS name of letters, digits, hyphens and underscores")
 		}
 	}
+	if variable := dnshook.Command(c.Hook); variable != "" && !slices.Contains(i.cfg.CommandHooks, c.Hook) {
+		return permanent("the hook %s runs its variable %s as a command on the hub: the hub's administrator must allow it by acme_command_hooks", c.Hook, variable)
+	}
 	provider, err := dnshook.Read(c.Hook, filepath.Dir(i.cfg.Script), i.cfg.HooksDir)
 	if err != nil {
 		return permanent("acme.sh has no DNS hook %s", c.Hook)
@@ -136,6 +136,9 @@ func (i *Issuer) checkDNS(c issuer.Challenge) error {
 	known := provider.Variables()
 	for name, value := range c.Credentials {
 		if err := issuer.CheckVariable(name, value); err != nil {
+			return permanent("a credential of %s cannot be used: %v", c.Hook, err)
+		}
+		if err := dnshook.CheckValue(c.Hook, name, value); err != nil {
 			return permanent("a credential of %s cannot be used: %v", c.Hook, err)
 		}
 		if len(known) > 0 && !slices.Contains(known, name) {

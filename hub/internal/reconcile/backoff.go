@@ -12,6 +12,8 @@ const (
 	rateLimitBackoff = time.Hour
 	soonest          = 5 * time.Minute
 	localBackoff     = 10 * time.Minute
+	// longestAsked is the longest wait that a CA is heard for.
+	longestAsked = 30 * day
 )
 
 // validationSteps are slow because a CA counts failed validations and because a person has to mend something.
@@ -24,7 +26,7 @@ func backoff(e *issuer.Error, attempt int, random func() float64) (wait time.Dur
 	case issuer.Account, issuer.Permanent:
 		return 0, false
 	case issuer.RateLimited:
-		wait = max(e.RetryAfter, 0)
+		wait = min(max(e.RetryAfter, 0), longestAsked)
 		if wait == 0 {
 			wait = rateLimitBackoff
 		}
@@ -39,11 +41,11 @@ func backoff(e *issuer.Error, attempt int, random func() float64) (wait time.Dur
 	case issuer.Retryable:
 		wait = doubled(time.Minute, attempt)
 		wait += time.Duration(float64(wait) * (random() - 0.5))
-		return max(wait, e.RetryAfter), true
+		return max(wait, min(e.RetryAfter, longestAsked)), true
 	default:
 		wait = doubled(time.Minute, attempt)
 	}
-	return max(wait+time.Duration(float64(wait)*random()/10), e.RetryAfter), true
+	return max(wait+time.Duration(float64(wait)*random()/10), min(e.RetryAfter, longestAsked)), true
 }
 
 // hurry shortens a wait where little time is left until the certificate expires, so that it still gets several tries
@@ -57,7 +59,7 @@ func hurry(wait time.Duration, e *issuer.Error, left time.Duration) time.Duratio
 	if left < 0 {
 		return wait
 	}
-	return max(min(wait, max(left/10, soonest)), e.RetryAfter)
+	return max(min(wait, max(left/10, soonest)), min(e.RetryAfter, longestAsked))
 }
 
 // doubled is first, doubled for each attempt after the first, up to maxBackoff.

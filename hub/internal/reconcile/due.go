@@ -61,15 +61,20 @@ func Due(want *manifest.Certificate, have *manifest.IssuedCertificate, plan *hub
 // window of its CA (RFC 9773), where plan has one for this leaf; else by its lifetime. There, up to a twentieth of the
 // time that is left is added, chosen by the leaf's hash: certificates issued in one hour are not all renewed in one hour,
 // and the answer stays the same however often it is asked. A CA cannot put it off beyond the fixed number of days, or
-// beyond the last quarter of the lifetime where those do not fit.
+// beyond the last quarter of the lifetime where those do not fit; and it cannot have a leaf renewed in its first day, or
+// first quarter: a CA whose windows have always passed would be asked for certificates without end.
 func RenewAt(want *manifest.Certificate, have *manifest.IssuedCertificate, plan *hub.RenewalPlan) time.Time {
 	lifetime := have.NotAfter.Sub(have.NotBefore)
 	if plan != nil && plan.LeafSHA256 == have.LeafSHA256 && !plan.RenewAt.IsZero() {
 		latest := have.NotAfter.Add(-max(fixedDays(lifetime, want.Renewal.DaysBeforeExpiry), lifetime/4))
-		if plan.RenewAt.Before(latest) {
-			return plan.RenewAt.Truncate(time.Second)
+		at := plan.RenewAt
+		if earliest := have.NotBefore.Add(min(day, lifetime/4)); at.Before(earliest) {
+			at = earliest
 		}
-		return latest.Truncate(time.Second)
+		if at.After(latest) {
+			at = latest
+		}
+		return at.Truncate(time.Second)
 	}
 	left := timeLeft(lifetime, want.Renewal.DaysBeforeExpiry)
 	return have.NotAfter.Add(-left - time.Duration(float64(left)/20*share(have.LeafSHA256))).Truncate(time.Second)

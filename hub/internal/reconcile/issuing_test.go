@@ -396,13 +396,18 @@ func TestRenewalGoesByTheWordOfTheCA(t *testing.T) {
 			t.Error("the renewal does not tell what it replaces")
 		}
 	})
-	t.Run("at once where the window is over", func(t *testing.T) {
+	t.Run("where the window is over, once a day", func(t *testing.T) {
 		t.Parallel()
 		w, ca := setUp(t)
 		now := w.clock.Now()
 		ca.info = issuer.RenewalInfo{Start: now.Add(-2 * day), End: now.Add(-day), ExplanationURL: "https://ca.example/incident"}
 		leaf := w.issued("shop").LeafSHA256
 		w.clock.Advance(time.Hour)
+		w.once()
+		if w.issued("shop").LeafSHA256 != leaf {
+			t.Error("renewed in its first day: such a CA would be asked for certificates without end")
+		}
+		w.clock.Advance(day)
 		w.once()
 		if w.issued("shop").LeafSHA256 == leaf {
 			t.Error("not renewed although the CA wants it gone")

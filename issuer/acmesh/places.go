@@ -1,0 +1,157 @@
+// This file prepares the places where http-01 and tls-alpn-01 are answered, so that orders side by side do not spoil each
+// other's.
+
+package acmesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/certferry/certferry/issuer"
+)
+
+// prepareWebroots makes the folders of tokens (RFC 8555 §8.3). acme.sh would remove those that it made, with the tokens of all orders
+// that use the same webroot; what was there before it leaves alone.
+func (i *Issuer) prepareWebroots(req *issuer.Request) error {
+	as, err := i.cfg.credential()
+	if err != nil {
+		return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Detail: "run acme.sh as its own user", Err: err}
+	}
+	for _, name := range req.Names {
+		c := req.ChallengeOf(name)
+		if c.Type != issuer.HTTP01 || c.Method != "webroot" {
+			continue
+		}
+		path := c.Webroot
+		for _, part := range []string{".well-known", "acme-challenge"} {
+			path = filepath.Join(path, part)
+			if err := makeOpenDir(path, as); err != nil {
+				return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Name: name, Detail: "make " + path + " for the CA's challenge", Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+// makeOpenDir makes a folder that a web server may read, where there is none.
+func makeOpenDir(path string, as *syscall.Credential) error {
+	if err := os.Mkdir(path, 0o755); errors.Is(err, fs.ErrExist) { //nolint:gosec // the CA reads it through the web server
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if as != nil {
+		if err := os.Lchown(path, int(as.Uid), int(as.Gid)); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, 0o755) //nolint:gosec // whatever the umask
+}
+
+// ports are those that acme.sh itself listens on for challenges, of all issuers of this process.
+var ports struct {
+	sync.Mutex
+
+	held map[int]chan struct{}
+}
+
+// holdPorts waits until no other order listens where this one has to, and answers how to give the ports back.
+func (i *Issuer) holdPorts(ctx context.Context, req *issuer.Request) (release func(), err error) {
+	var held []chan struct{}
+	release = func() {
+		for _, slot := range held {
+			<-slot
+		}
+	}
+	for _, port := range i.portsOf(req) {
+		ports.Lock()
+		if ports.held == nil {
+			ports.held = map[int]chan struct{}{}
+		}
+		if ports.held[port] == nil {
+			ports.held[port] = make(chan struct{}, 1)
+		}
+		slot := ports.held[port]
+		ports.Unlock()
+		select {
+		case slot <- struct{}{}:
+			held = append(held, slot)
+		case <-ctx.Done():
+			release()
+			return nil, &issuer.Error{
+				Class: issuer.Retryable, Phase: issuer.PhasePrepare,
+				Detail: fmt.Sprintf("other orders answered on port %d all the time", port), Err: ctx.Err(),
+			}
+		}
+	}
+	return release, nil
+}
+
+// portsOf are the ports that an order listens on, in rising order: two orders never wait for each other.
+func (i *Issuer) portsOf(req *issuer.Request) []int {
+	var standalone, alpn bool
+	for _, name := range req.Names {
+		switch c := req.ChallengeOf(name); {
+		case c.Type == issuer.TLSALPN01:
+			alpn = true
+		case c.Type == issuer.HTTP01 && c.Method == "standalone":
+			standalone = true
+		}
+	}
+	var all []int
+	if standalone {
+		all = append(all, i.cfg.StandalonePort)
+	}
+	if alpn && (!standalone || i.cfg.TLSPort != i.cfg.StandalonePort) {
+		all = append(all, i.cfg.TLSPort)
+	}
+	if len(all) == 2 && all[0] > all[1] {
+		all[0], all[1] = all[1], all[0]
+	}
+	return all
+}
+
+// systemDirs are no webroots: an operator names a webroot, and the hub may be root.
+var systemDirs = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr/bin", "/usr/lib", "/usr/sbin"}
+
+// checkWebroot refuses a folder that is none, and those where nobody's web server reads.
+func (c *Config) checkWebroot(path string) error {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(resolved); err == nil && !info.IsDir() {
+			err = fs.ErrInvalid
+		}
+	}
+	if err != nil {
+		return permanent("the webroot is not a folder on the hub")
+	}
+	if len(c.Webroots) > 0 {
+		if !slices.ContainsFunc(c.Webroots, func(dir string) bool { return within(resolved, dir) }) {
+			return permanent("the webroot is not below a folder of acme_webroots in the hub's configuration")
+		}
+		return nil
+	}
+	for _, dir := range slices.Concat([]string{c.StateDir, c.WorkDir}, c.Closed, systemDirs) {
+		if resolved == "/" || within(resolved, dir) || within(path, dir) {
+			return permanent("the webroot is a folder of the system or of the hub; name the one that the web server serves")
+		}
+	}
+	return nil
+}
+
+// within says that path is dir or lies below it.
+func within(path, dir string) bool {
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
