@@ -37,7 +37,9 @@ func TestScript(t *testing.T) {
 			env.Setenv("CERTFERRY_HUB_LISTEN", listen)
 			return nil
 		},
-		Condition: func(condition string) (bool, error) { return condition == "acmesh" && os.Getenv("ACME_SH") != "", nil },
+		Condition: func(condition string) (bool, error) {
+			return condition == "acmesh" && os.Getenv("ACME_SH") != "" || condition == "root" && os.Geteuid() == 0, nil
+		},
 		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "healthy": healthy, "mode": mode},
 	})
 }
