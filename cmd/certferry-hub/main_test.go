@@ -40,7 +40,7 @@ func TestScript(t *testing.T) {
 		Condition: func(condition string) (bool, error) {
 			return condition == "acmesh" && os.Getenv("ACME_SH") != "" || condition == "root" && os.Geteuid() == 0, nil
 		},
-		Cmds:      map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "healthy": healthy, "mode": mode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "healthy": healthy, "mode": mode},
 	})
 }
 

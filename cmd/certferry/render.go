@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
@@ -35,7 +36,7 @@ func render(c *cli.Context, v any, table func(io.Writer)) error {
 		}
 		return yaml.NewEncoder(c.App.Writer).Encode(plain)
 	default:
-		table(c.App.Writer)
+		table(screen{c.App.Writer})
 		return nil
 	}
 }
@@ -49,10 +50,28 @@ func renderList[T any](c *cli.Context, items []T, header []string, line func(T) 
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(tw, strings.Join(header, "\t"))
 		for _, item := range items {
-			_, _ = fmt.Fprintln(tw, strings.Join(line(item), "\t"))
+			cells := line(item)
+			for i := range cells {
+				cells[i] = strings.Join(strings.Fields(cells[i]), " ") // a cell is one line
+			}
+			_, _ = fmt.Fprintln(tw, strings.Join(cells, "\t"))
 		}
 		_ = tw.Flush()
 	})
+}
+
+// screen is a terminal that text of others cannot steer: certificates hold any characters that their makers like.
+type screen struct{ io.Writer }
+
+// Write implements io.Writer.
+func (s screen) Write(p []byte) (int, error) {
+	_, err := io.WriteString(s.Writer, strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && !unicode.IsGraphic(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, string(p)))
+	return len(p), err
 }
 
 func rows(w io.Writer) func(name, value string) {

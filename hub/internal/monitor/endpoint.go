@@ -20,8 +20,8 @@ import (
 const (
 	probeEvery   = time.Hour
 	probeRetry   = 5 * time.Minute
-	probeTimeout = 15 * time.Second
-	probesAtOnce = 8
+	probeTimeout = 10 * time.Second
+	probesAtOnce = 32
 	probeBatch   = 200
 	// probeFailures is after how many failures in a row somebody is told: networks have hiccups.
 	probeFailures = 3

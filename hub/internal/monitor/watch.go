@@ -5,11 +5,17 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"time"
+	"unicode"
 
 	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 )
 
@@ -60,29 +66,41 @@ func New(cfg Config) *Monitor { return &Monitor{cfg: cfg} }
 
 // Run watches until ctx is done.
 func (m *Monitor) Run(ctx context.Context) error {
+	// Endpoints that do not answer take their time; nobody else waits for them.
+	var wg sync.WaitGroup
+	wg.Go(func() { m.each(ctx, "certificates not watched", m.watch) })
+	wg.Go(func() { m.each(ctx, "endpoints not looked at", m.probeEndpoints) })
+	wg.Wait()
+	return nil
+}
+
+// each does something every minute until ctx is done.
+func (m *Monitor) each(ctx context.Context, failed string, do func(context.Context) error) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for {
-		if err := m.Once(ctx); err != nil && ctx.Err() == nil {
-			m.cfg.Logger.ErrorContext(ctx, "certificates not watched", "error", err, "again_in", watchEvery)
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			m.cfg.Logger.ErrorContext(ctx, failed, "error", err, "again_in", watchEvery)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
 		}
 	}
 }
 
-// Once takes up what changed, and tells of what is due.
+// Once does what Run does in a minute.
 func (m *Monitor) Once(ctx context.Context) error {
+	return errors.Join(m.watch(ctx), m.probeEndpoints(ctx))
+}
+
+// watch takes up what changed, and tells of what is due.
+func (m *Monitor) watch(ctx context.Context) error {
 	if err := m.takeUp(ctx); err != nil {
 		return err
 	}
-	if err := m.due(ctx); err != nil {
-		return err
-	}
-	return m.probeEndpoints(ctx)
+	return m.due(ctx)
 }
 
 // takeUp brings the watches of managed certificates to what main has. Only what changed is written.
@@ -135,11 +153,24 @@ func (m *Monitor) Take(ctx context.Context, watches []hub.Watch) error {
 	for i := range watches {
 		w := &watches[i]
 		w.Level, w.NextAt = w.LevelAt(now)
+		// Certificates hold what their makers like; people get names, and one line of text.
+		w.Names = slices.DeleteFunc(slices.Clone(w.Names), func(name string) bool { return manifest.ValidDNSName(name) != nil })
+		w.Issuer = oneLine(w.Issuer)
 	}
 	if err := m.cfg.Watches.PutWatches(ctx, watches); err != nil {
 		return err
 	}
 	return m.tellAll(ctx, watches)
+}
+
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ToValidUTF8(text, "�"))
+	return strings.ToValidUTF8(text[:min(len(text), 256)], "")
 }
 
 // due tells of the watches whose level changes.
