@@ -68,19 +68,19 @@ func New(cfg Config) *Monitor { return &Monitor{cfg: cfg} }
 func (m *Monitor) Run(ctx context.Context) error {
 	// Endpoints that do not answer take their time; nobody else waits for them.
 	var wg sync.WaitGroup
-	wg.Go(func() { m.each(ctx, "certificates not watched", m.watch) })
-	wg.Go(func() { m.each(ctx, "endpoints not looked at", m.probeEndpoints) })
+	wg.Go(func() { m.each(ctx, "watch certificates", m.watch) })
+	wg.Go(func() { m.each(ctx, "look at endpoints", m.probeEndpoints) })
 	wg.Wait()
 	return nil
 }
 
-// each does something every minute until ctx is done.
-func (m *Monitor) each(ctx context.Context, failed string, do func(context.Context) error) {
+// each does something, called what, every minute until ctx is done.
+func (m *Monitor) each(ctx context.Context, what string, do func(context.Context) error) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for {
 		if err := do(ctx); err != nil && ctx.Err() == nil {
-			m.cfg.Logger.ErrorContext(ctx, failed, "error", err, "again_in", watchEvery)
+			m.cfg.Logger.ErrorContext(ctx, "monitor failed", "step", what, "error", err, "again_in", watchEvery)
 		}
 		select {
 		case <-ctx.Done():
