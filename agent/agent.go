@@ -98,8 +98,8 @@ type Target struct {
 	// Test and Reload are argument lists of absolute programs, for the deployer "files".
 	Test   []string
 	Reload []string
-	// Nginx tells the deployer "nginx" which instance this is.
-	Nginx NginxTarget
+	// Instance tells which of several running servers is meant.
+	Instance Selector
 }
 
 // Probe is where and how a served certificate is looked at.
@@ -112,12 +112,14 @@ type Probe struct {
 	Timeout time.Duration
 }
 
-// NginxTarget names an nginx instance; empty values are found from the running master.
-type NginxTarget struct {
+// Selector names one running server among several of the same software; empty values fit any. The paths are absolute.
+type Selector struct {
 	Binary  string
 	Config  string
 	Prefix  string
 	PIDFile string
+	// Socket is the administration socket of software that has one.
+	Socket string
 }
 
 // File is one file that a deployer wants on disk.

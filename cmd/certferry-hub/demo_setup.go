@@ -239,7 +239,7 @@ targets:
     names: [%s]
     probe:
       addresses: [%q]
-    nginx:
+    instance:
       pidFile: %s
 `, cert, key, s.name, s.address, filepath.Join(dir, "nginx.pid"))
 	if err := errors.Join(os.WriteFile(config, []byte(text), 0o600), os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(policy), 0o600)); err != nil {

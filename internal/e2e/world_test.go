@@ -292,7 +292,7 @@ targets:
     key: %s
     names: [%s]
     probe: {addresses: [%q]}
-    nginx: {pidFile: %s/pid}
+    instance: {pidFile: %s/pid}
 `, s.cert, s.key, dns, s.address, dir))
 	w.start("nginx "+name, nil, program, "-p", dir, "-c", config, "-e", dir+"/error.log")
 	w.await("nginx to serve", func() bool { return s.seen() != "" })

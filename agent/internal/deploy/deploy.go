@@ -159,7 +159,7 @@ func (p *plan) instance() string {
 	if p.deployment.Deployer == "files" && t.Test == nil && t.Reload == nil {
 		alone = t.Name
 	}
-	key, err := json.Marshal([]any{p.deployment.Deployer, t.Test, t.Reload, t.Nginx, alone})
+	key, err := json.Marshal([]any{p.deployment.Deployer, t.Test, t.Reload, t.Instance, alone})
 	if err != nil {
 		return t.Name
 	}

@@ -28,7 +28,7 @@ func nginxPolicy(s *deployertest.Server, sites ...deployertest.Site) string {
 	b.WriteString("apiVersion: certferry/v1\nkind: Policy\ntargets:\n")
 	for _, site := range append([]deployertest.Site{{Name: "web", Certificate: s.Certificate, Key: s.Key}}, sites...) {
 		fmt.Fprintf(&b, "  %s:\n    deployer: nginx\n    certificate: %s\n    key: %s\n", site.Name, site.Certificate, site.Key)
-		fmt.Fprintf(&b, "    probe: {addresses: [%q], timeout: 5s}\n    nginx: {config: %s}\n", s.Address, s.Config)
+		fmt.Fprintf(&b, "    probe: {addresses: [%q], timeout: 5s}\n    instance: {config: %s}\n", s.Address, s.Config)
 	}
 	return b.String()
 }

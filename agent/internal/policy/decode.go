@@ -36,17 +36,17 @@ type document struct {
 }
 
 type targetSpec struct {
-	Deployer    string     `yaml:"deployer"`
-	Certificate string     `yaml:"certificate"`
-	Key         string     `yaml:"key"`
-	Owner       string     `yaml:"owner"`
-	Group       string     `yaml:"group"`
-	Mode        fileMode   `yaml:"mode"`
-	Names       []string   `yaml:"names"`
-	Probe       *probeSpec `yaml:"probe"`
-	Test        arguments  `yaml:"test"`
-	Reload      arguments  `yaml:"reload"`
-	Nginx       *nginxSpec `yaml:"nginx"`
+	Deployer    string        `yaml:"deployer"`
+	Certificate string        `yaml:"certificate"`
+	Key         string        `yaml:"key"`
+	Owner       string        `yaml:"owner"`
+	Group       string        `yaml:"group"`
+	Mode        fileMode      `yaml:"mode"`
+	Names       []string      `yaml:"names"`
+	Probe       *probeSpec    `yaml:"probe"`
+	Test        arguments     `yaml:"test"`
+	Reload      arguments     `yaml:"reload"`
+	Instance    *selectorSpec `yaml:"instance"`
 }
 
 type probeSpec struct {
@@ -57,11 +57,12 @@ type probeSpec struct {
 	Timeout     string   `yaml:"timeout"`
 }
 
-type nginxSpec struct {
+type selectorSpec struct {
 	Binary  string `yaml:"binary"`
 	Config  string `yaml:"config"`
 	Prefix  string `yaml:"prefix"`
 	PIDFile string `yaml:"pidFile"`
+	Socket  string `yaml:"socket"`
 }
 
 // fileMode reads 0640 and "0640" alike; YAML itself would read the first in two ways.
@@ -165,8 +166,8 @@ func (s *targetSpec) target(name string) (agent.Target, error) {
 		Owner: s.Owner, Group: s.Group, Mode: fs.FileMode(s.Mode), Names: s.Names,
 		Test: s.Test, Reload: s.Reload,
 	}
-	if s.Nginx != nil {
-		t.Nginx = agent.NginxTarget(*s.Nginx)
+	if s.Instance != nil {
+		t.Instance = agent.Selector(*s.Instance)
 	}
 	checks := []func() error{
 		func() error { return checkDeployer(s) },
@@ -174,7 +175,7 @@ func (s *targetSpec) target(name string) (agent.Target, error) {
 		func() error { return checkNames("names", t.Names) },
 		func() error { return checkCommand("test", t.Test) },
 		func() error { return checkCommand("reload", t.Reload) },
-		func() error { return checkNginx(t.Nginx) },
+		func() error { return checkInstance(t.Instance) },
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -193,8 +194,8 @@ func checkDeployer(s *targetSpec) error {
 			return errors.New("test and reload are for the deployer files; nginx knows its own")
 		}
 	case "files":
-		if s.Nginx != nil {
-			return errors.New("the key nginx is for the deployer nginx")
+		if s.Instance != nil {
+			return errors.New("the key instance is for software that the agent knows, and files is not")
 		}
 	case "":
 		return errors.New("deployer is missing: nginx or files")
@@ -271,12 +272,12 @@ func checkCommand(key string, argv []string) error {
 	return nil
 }
 
-func checkNginx(n agent.NginxTarget) error {
-	for _, p := range [][2]string{{"binary", n.Binary}, {"config", n.Config}, {"prefix", n.Prefix}, {"pidFile", n.PIDFile}} {
+func checkInstance(n agent.Selector) error {
+	for _, p := range [][2]string{{"binary", n.Binary}, {"config", n.Config}, {"prefix", n.Prefix}, {"pidFile", n.PIDFile}, {"socket", n.Socket}} {
 		if p[1] == "" {
 			continue
 		}
-		if err := checkPath("nginx."+p[0], p[1]); err != nil {
+		if err := checkPath("instance."+p[0], p[1]); err != nil {
 			return err
 		}
 	}

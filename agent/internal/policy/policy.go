@@ -150,7 +150,7 @@ func explain(w io.Writer, t agent.Target) error {
 	}
 	switch t.Deployer {
 	case "nginx":
-		rows = append(rows, [2]string{"tests and reloads", "nginx" + instance(t.Nginx)})
+		rows = append(rows, [2]string{"tests and reloads", "nginx" + instance(t.Instance)})
 	default:
 		rows = append(rows, [2]string{"tests by", command(t.Test)}, [2]string{"reloads by", command(t.Reload)})
 	}
@@ -173,9 +173,9 @@ func lookedAt(t agent.Target) string {
 	return fmt.Sprintf("%s as %s, for up to %s", strings.Join(t.Probe.Addresses, ", "), names, probe.Budget(t))
 }
 
-func instance(n agent.NginxTarget) string {
+func instance(n agent.Selector) string {
 	var b strings.Builder
-	for _, part := range [][2]string{{"binary", n.Binary}, {"config", n.Config}, {"prefix", n.Prefix}, {"pid file", n.PIDFile}} {
+	for _, part := range [][2]string{{"binary", n.Binary}, {"config", n.Config}, {"prefix", n.Prefix}, {"pid file", n.PIDFile}, {"socket", n.Socket}} {
 		if part[1] != "" {
 			fmt.Fprintf(&b, ", %s %s", part[0], part[1])
 		}

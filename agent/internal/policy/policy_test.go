@@ -45,7 +45,7 @@ func TestExample(t *testing.T) {
 			Addresses: []string{"127.0.0.1:443", "[::1]:443"}, ServerNames: []string{"example.com", "www.example.com"},
 			Timeout: 15 * time.Second,
 		},
-		Nginx: agent.NginxTarget{PIDFile: "/run/nginx.pid"},
+		Instance: agent.Selector{PIDFile: "/run/nginx.pid"},
 	}
 	if !reflect.DeepEqual(web, want) {
 		t.Errorf("got  %+v\nwant %+v", web, want)
@@ -213,8 +213,8 @@ func TestDecode(t *testing.T) {
 		{name: "shell line", data: added(`reload: [/bin/sh, -ec, "a && b"]`), want: "a shell line is not allowed"},
 		{name: "newline in an argument", data: added(`reload: [/bin/true, "a\nb"]`), want: "control character"},
 		{name: "test for nginx", data: replaced("files", "nginx") + "    test: [/bin/true]\n", want: "are for the deployer files"},
-		{name: "nginx for files", data: added("nginx: {pidFile: /run/nginx.pid}"), want: "for the deployer nginx"},
-		{name: "relative pid file", data: replaced("files", "nginx") + "    nginx: {pidFile: nginx.pid}\n", want: "nginx.pidFile"},
+		{name: "instance for files", data: added("instance: {pidFile: /run/nginx.pid}"), want: "files is not"},
+		{name: "relative pid file", data: replaced("files", "nginx") + "    instance: {pidFile: nginx.pid}\n", want: "instance.pidFile"},
 
 		{name: "no probe", data: replaced(`    probe: {addresses: ["127.0.0.1:443"]}`+"\n", ""), want: "probe is missing"},
 		{name: "empty probe", data: replaced(`addresses: ["127.0.0.1:443"]`, ""), want: "not both and not neither"},

@@ -22,7 +22,7 @@ import (
 const settleTime = 500 * time.Millisecond
 
 // master finds the one running master that t means.
-func (d *Deployer) master(ctx context.Context, t agent.NginxTarget) (process, error) {
+func (d *Deployer) master(ctx context.Context, t agent.Selector) (process, error) {
 	wait, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for {
@@ -37,7 +37,7 @@ func (d *Deployer) master(ctx context.Context, t agent.NginxTarget) (process, er
 			for i, p := range found {
 				pids[i] = p.pid
 			}
-			return process{}, fmt.Errorf("%w: nginx master processes %v run; name one by nginx.pidFile or nginx.config in the policy", agent.ErrAmbiguous, pids)
+			return process{}, fmt.Errorf("%w: nginx master processes %v run; name one by instance.pidFile or instance.config in the policy", agent.ErrAmbiguous, pids)
 		}
 	}
 }
@@ -50,13 +50,13 @@ func related(found []process) bool {
 }
 
 // masters returns all running masters that t can mean; the error says why there is none.
-func (d *Deployer) masters(ctx context.Context, t agent.NginxTarget) ([]process, error) {
+func (d *Deployer) masters(ctx context.Context, t agent.Selector) ([]process, error) {
 	candidates, err := d.candidates(t)
 	if err != nil {
 		return nil, err
 	}
 	var found []process
-	reasons := fmt.Errorf("no nginx master process fits the policy; start nginx, or correct the target's nginx section: %w", agent.ErrNotRunning)
+	reasons := fmt.Errorf("no nginx master process fits the policy; start nginx, or correct the target's instance section: %w", agent.ErrNotRunning)
 	for _, p := range candidates {
 		if err := d.proc.checkMaster(p, t.Binary); err != nil {
 			reasons = errors.Join(reasons, err)
@@ -72,7 +72,7 @@ func (d *Deployer) masters(ctx context.Context, t agent.NginxTarget) ([]process,
 	return found, reasons
 }
 
-func (d *Deployer) candidates(t agent.NginxTarget) ([]process, error) {
+func (d *Deployer) candidates(t agent.Selector) ([]process, error) {
 	if t.PIDFile == "" {
 		all, err := d.proc.processes()
 		return slices.DeleteFunc(all, func(p process) bool { return !p.isMaster() }), err
@@ -89,7 +89,7 @@ func (d *Deployer) candidates(t agent.NginxTarget) ([]process, error) {
 }
 
 // matches compares the prefix and the configuration that p uses with those that the policy names.
-func (d *Deployer) matches(ctx context.Context, p process, t agent.NginxTarget) (bool, error) {
+func (d *Deployer) matches(ctx context.Context, p process, t agent.Selector) (bool, error) {
 	if t.Prefix == "" && t.Config == "" {
 		return true, nil
 	}

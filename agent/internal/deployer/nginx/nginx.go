@@ -64,7 +64,7 @@ func (d *Deployer) Files(t agent.Target, b *bundle.Bundle) ([]agent.File, error)
 
 // Test implements agent.Deployer: the running master's binary reads the configuration as it stands on disk.
 func (d *Deployer) Test(ctx context.Context, t agent.Target) error {
-	m, err := d.master(ctx, t.Nginx)
+	m, err := d.master(ctx, t.Instance)
 	if err != nil {
 		return &agent.StepError{Phase: agent.PhaseTest, Err: err}
 	}
@@ -83,13 +83,13 @@ func (d *Deployer) Test(ctx context.Context, t agent.Target) error {
 // Reload implements agent.Deployer: it signals the master, waits for a worker process that was not there before,
 // and then for those before to stop taking connections.
 func (d *Deployer) Reload(ctx context.Context, t agent.Target) error {
-	if err := d.reload(ctx, t.Nginx); err != nil {
+	if err := d.reload(ctx, t.Instance); err != nil {
 		return &agent.StepError{Phase: agent.PhaseReload, Err: err}
 	}
 	return nil
 }
 
-func (d *Deployer) reload(ctx context.Context, t agent.NginxTarget) error {
+func (d *Deployer) reload(ctx context.Context, t agent.Selector) error {
 	m, err := d.master(ctx, t)
 	if err != nil {
 		return err

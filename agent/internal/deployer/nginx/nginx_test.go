@@ -32,7 +32,7 @@ func harness(tb testing.TB, b *bundle.Bundle) *deployertest.Harness {
 		Server:   s,
 		Target: agent.Target{
 			Name: "site", Deployer: "nginx", Certificate: s.Certificate, Key: s.Key,
-			Nginx: agent.NginxTarget{Config: s.Config},
+			Instance: agent.Selector{Config: s.Config},
 		},
 		Break:       func() { s.WriteNginxConfig(tb, "no_such_directive on;") },
 		Jam:         func() { s.WriteNginxConfig(tb, "server { listen "+takenAddress(tb)+"; }") },
@@ -80,27 +80,27 @@ func TestWhichMaster(t *testing.T) {
 	}
 	tests := []struct {
 		name    string
-		target  agent.NginxTarget
+		target  agent.Selector
 		want    string // part of the error, empty for success
 		stopped bool
 	}{
-		{name: "config", target: agent.NginxTarget{Config: one.Config}},
-		{name: "prefix", target: agent.NginxTarget{Prefix: one.Dir}},
-		{name: "pid file", target: agent.NginxTarget{PIDFile: one.PIDFile}},
-		{name: "all", target: agent.NginxTarget{PIDFile: one.PIDFile, Prefix: one.Dir, Config: one.Config, Binary: one.Binary}},
-		{name: "binary by link", target: agent.NginxTarget{Config: one.Config, Binary: link}},
-		{name: "the other", target: agent.NginxTarget{Config: two.Config}, want: "no_such_directive"},
-		{name: "ambiguous", target: agent.NginxTarget{Binary: one.Binary}, want: "which of several servers is meant is not clear"},
-		{name: "none", target: agent.NginxTarget{Config: "/nowhere/nginx.conf"}, want: "start nginx", stopped: true},
-		{name: "other binary", target: agent.NginxTarget{Config: one.Config, Binary: "/usr/bin/env"}, want: "not the policy's /usr/bin/env", stopped: true},
-		{name: "no pid file", target: agent.NginxTarget{PIDFile: "/nowhere/nginx.pid"}, want: "pid file", stopped: true},
-		{name: "empty pid file", target: agent.NginxTarget{PIDFile: empty}, want: "does not hold a process id", stopped: true},
-		{name: "wrong pid file", target: agent.NginxTarget{PIDFile: wrong}, want: "which is no nginx master", stopped: true},
-		{name: "pid file and other config", target: agent.NginxTarget{PIDFile: one.PIDFile, Config: two.Config}, want: "start nginx", stopped: true},
+		{name: "config", target: agent.Selector{Config: one.Config}},
+		{name: "prefix", target: agent.Selector{Prefix: one.Dir}},
+		{name: "pid file", target: agent.Selector{PIDFile: one.PIDFile}},
+		{name: "all", target: agent.Selector{PIDFile: one.PIDFile, Prefix: one.Dir, Config: one.Config, Binary: one.Binary}},
+		{name: "binary by link", target: agent.Selector{Config: one.Config, Binary: link}},
+		{name: "the other", target: agent.Selector{Config: two.Config}, want: "no_such_directive"},
+		{name: "ambiguous", target: agent.Selector{Binary: one.Binary}, want: "which of several servers is meant is not clear"},
+		{name: "none", target: agent.Selector{Config: "/nowhere/nginx.conf"}, want: "start nginx", stopped: true},
+		{name: "other binary", target: agent.Selector{Config: one.Config, Binary: "/usr/bin/env"}, want: "not the policy's /usr/bin/env", stopped: true},
+		{name: "no pid file", target: agent.Selector{PIDFile: "/nowhere/nginx.pid"}, want: "pid file", stopped: true},
+		{name: "empty pid file", target: agent.Selector{PIDFile: empty}, want: "does not hold a process id", stopped: true},
+		{name: "wrong pid file", target: agent.Selector{PIDFile: wrong}, want: "which is no nginx master", stopped: true},
+		{name: "pid file and other config", target: agent.Selector{PIDFile: one.PIDFile, Config: two.Config}, want: "start nginx", stopped: true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := newDeployer().Test(t.Context(), agent.Target{Nginx: tt.target})
+			err := newDeployer().Test(t.Context(), agent.Target{Instance: tt.target})
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -124,7 +124,7 @@ func TestReplacedBinary(t *testing.T) {
 	if err := os.Remove(binary); err != nil {
 		t.Fatal(err)
 	}
-	target := agent.Target{Nginx: agent.NginxTarget{Config: s.Config, Binary: binary}}
+	target := agent.Target{Instance: agent.Selector{Config: s.Config, Binary: binary}}
 	d := newDeployer()
 	if err := d.Test(t.Context(), target); err != nil {
 		t.Error(err)
@@ -190,7 +190,7 @@ func TestMasterChecks(t *testing.T) {
 	tests := []struct {
 		name   string
 		master fakeMaster
-		target agent.NginxTarget
+		target agent.Selector
 		argv   string // what is run, after the binary
 		want   string // part of the error
 	}{
@@ -202,14 +202,14 @@ func TestMasterChecks(t *testing.T) {
 		{name: "joined arguments", master: fakeMaster{title: "nginx: master process nginx -qc/etc/x.conf -p/srv"}, argv: "-t -q -p /srv -c /etc/x.conf"},
 		{
 			name: "relative paths", master: fakeMaster{title: "nginx: master process nginx -p srv -c conf/x.conf"},
-			target: agent.NginxTarget{Prefix: "/srv", Config: "/srv/conf/x.conf"}, argv: "-t -q -p srv -c conf/x.conf",
+			target: agent.Selector{Prefix: "/srv", Config: "/srv/conf/x.conf"}, argv: "-t -q -p srv -c conf/x.conf",
 		},
-		{name: "built-in paths", target: agent.NginxTarget{Prefix: "/usr/share/nginx", Config: "/etc/nginx/nginx.conf"}, argv: "-t -q"},
-		{name: "other built-in path", target: agent.NginxTarget{Config: "/opt/nginx.conf"}, want: "start nginx"},
+		{name: "built-in paths", target: agent.Selector{Prefix: "/usr/share/nginx", Config: "/etc/nginx/nginx.conf"}, argv: "-t -q"},
+		{name: "other built-in path", target: agent.Selector{Config: "/opt/nginx.conf"}, want: "start nginx"},
 		{name: "openresty", master: fakeMaster{exe: "/usr/local/openresty/openresty"}, argv: "-t -q"},
-		{name: "replaced", master: fakeMaster{exe: "/usr/sbin/nginx (deleted)"}, target: agent.NginxTarget{Binary: "/usr/sbin/nginx"}, argv: "-t -q"},
+		{name: "replaced", master: fakeMaster{exe: "/usr/sbin/nginx (deleted)"}, target: agent.Selector{Binary: "/usr/sbin/nginx"}, argv: "-t -q"},
 		{name: "liar", master: fakeMaster{exe: "/usr/bin/su"}, want: "runs /usr/bin/su"},
-		{name: "named otherwise", master: fakeMaster{exe: "/opt/web"}, target: agent.NginxTarget{Binary: "/opt/web"}, argv: "-t -q"},
+		{name: "named otherwise", master: fakeMaster{exe: "/opt/web"}, target: agent.Selector{Binary: "/opt/web"}, argv: "-t -q"},
 		{name: "somebody's", master: fakeMaster{uid: "12345\t12345\t12345\t12345"}, want: "does not belong to root"},
 		{name: "set-user-id", master: fakeMaster{uid: "12345\t0\t0\t0"}, want: "does not belong to root"},
 		{name: "no ids", master: fakeMaster{uid: "0"}, want: "does not belong to root"},
@@ -232,7 +232,7 @@ func TestMasterChecks(t *testing.T) {
 				ran = append([]string{dir}, argv...)
 				return "", nil
 			}})
-			err := d.Test(t.Context(), agent.Target{Nginx: tt.target})
+			err := d.Test(t.Context(), agent.Target{Instance: tt.target})
 			if tt.want != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.want) || ran != nil {
 					t.Fatalf("error %v after running %q, want %q", err, ran, tt.want)
@@ -283,9 +283,9 @@ func TestUnreadableProc(t *testing.T) {
 		if err := os.Remove(filepath.Join(p.dir, "41", missing)); err != nil {
 			t.Fatal(err)
 		}
-		for _, target := range []agent.NginxTarget{{}, {Prefix: "/usr/share/nginx"}} {
+		for _, target := range []agent.Selector{{}, {Prefix: "/usr/share/nginx"}} {
 			d := nginx.New(nginx.Config{Proc: p.dir, Run: run})
-			if err := d.Test(t.Context(), agent.Target{Nginx: target}); err == nil {
+			if err := d.Test(t.Context(), agent.Target{Instance: target}); err == nil {
 				t.Errorf("a process without %s is accepted", missing)
 			}
 		}
@@ -293,7 +293,7 @@ func TestUnreadableProc(t *testing.T) {
 	p := newProc(t)
 	p.master(t, 41, fakeMaster{})
 	d = nginx.New(nginx.Config{Proc: p.dir, Run: run})
-	if err := d.Test(t.Context(), agent.Target{Nginx: agent.NginxTarget{Prefix: "/srv"}}); !errors.Is(err, boom) {
+	if err := d.Test(t.Context(), agent.Target{Instance: agent.Selector{Prefix: "/srv"}}); !errors.Is(err, boom) {
 		t.Errorf("error %v, want that of nginx -V", err)
 	}
 }

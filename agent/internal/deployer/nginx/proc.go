@@ -103,7 +103,7 @@ func (fsys procfs) checkMaster(p process, binary string) error {
 			return fmt.Errorf("nginx master %d runs %s, not the policy's %s: %w", p.pid, exe, binary, agent.ErrNotRunning)
 		}
 	} else if !kin(filepath.Base(exe)) {
-		return fmt.Errorf("process %d calls itself an nginx master but runs %s; name that by nginx.binary in the policy if it is right", p.pid, exe)
+		return fmt.Errorf("process %d calls itself an nginx master but runs %s; name that by instance.binary in the policy if it is right", p.pid, exe)
 	}
 	root, err := os.Readlink(fsys.path(p.pid, "root"))
 	if err != nil {
