@@ -147,7 +147,8 @@ func (m *Monitor) takeUp(ctx context.Context) error {
 	return nil
 }
 
-// Take begins to watch certificates, or takes them as they are now, and tells of each.
+// Take begins to watch certificates, or takes them as they are now, and tells of each. They are told of before they are
+// written down: where the hub dies in between, it tells twice, and no alarm is lost.
 func (m *Monitor) Take(ctx context.Context, watches []hub.Watch) error {
 	now := m.cfg.Now()
 	for i := range watches {
@@ -157,10 +158,12 @@ func (m *Monitor) Take(ctx context.Context, watches []hub.Watch) error {
 		w.Names = slices.DeleteFunc(slices.Clone(w.Names), func(name string) bool { return manifest.ValidDNSName(name) != nil })
 		w.Issuer = oneLine(w.Issuer)
 	}
-	if err := m.cfg.Watches.PutWatches(ctx, watches); err != nil {
-		return err
+	for i := range watches {
+		if err := m.tell(ctx, &watches[i]); err != nil {
+			return err
+		}
 	}
-	return m.tellAll(ctx, watches)
+	return m.cfg.Watches.PutWatches(ctx, watches)
 }
 
 func oneLine(text string) string {
@@ -189,15 +192,6 @@ func (m *Monitor) due(ctx context.Context) error {
 	}
 }
 
-func (m *Monitor) tellAll(ctx context.Context, watches []hub.Watch) error {
-	for i := range watches {
-		if err := m.tell(ctx, &watches[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // object names a watch in alerts.
 func object(kind hub.WatchKind, name string) string { return string(kind) + " " + name }
 
@@ -208,10 +202,12 @@ func (m *Monitor) tell(ctx context.Context, w *hub.Watch) error {
 		return m.cfg.Alerts.Clear(ctx, hub.AlertCertificateExpiring, name)
 	}
 	if w.Kind != hub.WatchManaged {
-		// What the hub manages is told of once.
 		managed, err := m.cfg.Watches.IsManaged(ctx, w.LeafSHA256)
-		if err != nil || managed {
+		if err != nil {
 			return err
+		}
+		if managed { // it is told of once, as the hub's own
+			return m.cfg.Alerts.Clear(ctx, hub.AlertCertificateExpiring, name)
 		}
 	}
 	a := hub.Alert{Kind: hub.AlertCertificateExpiring, Object: name, Level: hub.AlertWarning}
@@ -235,17 +231,14 @@ func (m *Monitor) tell(ctx context.Context, w *hub.Watch) error {
 	return m.cfg.Alerts.Raise(ctx, a)
 }
 
-// forget ends watches and their alerts.
+// forget ends watches and their alerts, which nobody would find any more without their watch.
 func (m *Monitor) forget(ctx context.Context, kind hub.WatchKind, objects []string) error {
-	if err := m.cfg.Watches.DeleteWatches(ctx, kind, objects); err != nil {
-		return err
-	}
 	for _, name := range objects {
 		if err := m.cfg.Alerts.Clear(ctx, hub.AlertCertificateExpiring, object(kind, name)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return m.cfg.Watches.DeleteWatches(ctx, kind, objects)
 }
 
 // Found takes what an agent found on its server, in place of what it found before.
