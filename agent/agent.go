@@ -84,10 +84,15 @@ type Outcome struct {
 type Target struct {
 	Name     string
 	Deployer string
-	// Certificate (leaf and chain, PEM) and Key are the absolute paths of the two files.
+	// Certificate (leaf and chain, PEM), Key and the other files are absolute paths; those that are empty are not written.
 	Certificate string
 	Key         string
-	// Owner, Group and Mode are those of the key file; empty or 0 keeps what is there, root and 0600 for a new file.
+	// Chain is the chain (PEM) in a file of its own; Certificate then holds the leaf alone.
+	Chain string
+	// Combined is leaf, chain and key in one file (PEM).
+	Combined string
+	Keystore Keystore
+	// Owner, Group and Mode are those of files with the key; empty or 0 keeps what is there, root and 0600 for a new file.
 	Owner string
 	Group string
 	Mode  fs.FileMode
@@ -120,27 +125,6 @@ type Selector struct {
 	PIDFile string
 	// Socket is the administration socket of software that has one.
 	Socket string
-}
-
-// File is one file that a deployer wants on disk.
-type File struct {
-	Path string
-	Data []byte
-	// Secret files hold a key: they are never readable by others.
-	Secret bool
-}
-
-// PairFiles is the layout of most software: the key in one file, leaf and chain in the other. The key comes first,
-// so that a crash between the two renames leaves the old certificate in its place.
-func PairFiles(t Target, b *bundle.Bundle) ([]File, error) {
-	key, err := b.KeyPEM()
-	if err != nil {
-		return nil, fmt.Errorf("encode the key for target %q: %w", t.Name, err)
-	}
-	return []File{
-		{Path: t.Key, Data: key, Secret: true},
-		{Path: t.Certificate, Data: b.FullChainPEM()},
-	}, nil
 }
 
 // Deployer knows one kind of server software. It never writes a file: package deploy alone stages, swaps and

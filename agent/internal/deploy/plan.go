@@ -157,21 +157,41 @@ func (d *Deployer) verify(p *plan, allowed *policy.Policy) error {
 	if err != nil {
 		return err
 	}
-	var old [][]byte
 	for _, f := range files {
 		c, err := inspect(p.target, f)
 		if err != nil {
 			return err
 		}
 		p.entry.Files = append(p.entry.Files, c)
-		old = append(old, c.oldData)
 	}
-	// The standard library's reading is as lenient as a server's: foreign files hold parameters and comments.
-	all := bytes.Join(old, []byte("\n"))
-	if pair, err := tls.X509KeyPair(all, all); err == nil {
-		p.previous = pair.Leaf
-	}
+	p.previous = previous(files, p.entry.Files)
 	return nil
+}
+
+// previous returns the leaf on disk where all files stand and are whole. Those in PEM are read as one: the standard library
+// is as lenient as a server, for foreign files hold parameters and comments.
+func previous(files []agent.File, changes []change) *x509.Certificate {
+	var leaf *x509.Certificate
+	var all []byte
+	for i, f := range files {
+		if f.Open == nil {
+			all = append(append(all, changes[i].oldData...), '\n')
+			continue
+		}
+		store, err := f.Open(changes[i].oldData)
+		if err != nil {
+			return nil
+		}
+		leaf = store.Leaf
+	}
+	if len(all) == 0 {
+		return leaf
+	}
+	pair, err := tls.X509KeyPair(all, all)
+	if err != nil {
+		return nil
+	}
+	return pair.Leaf
 }
 
 // checkBundle takes a clock that is up to a day behind for right: a server with a wrong clock needs its
@@ -209,6 +229,9 @@ func inspect(t agent.Target, f agent.File) (change, error) {
 	default:
 		c.Attr = c.OldAttr
 		c.Old = digest(c.oldData)
+		if holdsSame(f, c.oldData) {
+			c.data, c.New = c.oldData, c.Old
+		}
 	}
 	if f.Secret {
 		if uid >= 0 {
@@ -221,6 +244,20 @@ func inspect(t agent.Target, f agent.File) (change, error) {
 		c.Attr.Mode = cmp.Or(t.Mode, c.Attr.Mode) & 0o660
 	}
 	return c, nil
+}
+
+// holdsSame says that old, of a kind whose bytes differ each time they are encoded, holds what f holds.
+func holdsSame(f agent.File, old []byte) bool {
+	if f.Open == nil {
+		return false
+	}
+	a, err := f.Open(old)
+	if err != nil {
+		return false
+	}
+	b, err := f.Open(f.Data)
+	// Each key was found to be its leaf's.
+	return err == nil && bytes.Equal(a.FullChainPEM(), b.FullChainPEM())
 }
 
 // wantedOwner returns the policy's owner and group of the key, -1 where it names none.

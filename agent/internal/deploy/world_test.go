@@ -122,7 +122,7 @@ func (w *world) deployAll(deployments ...agent.Deployment) []agent.Outcome {
 
 // Files implements agent.Deployer.
 func (w *world) Files(t agent.Target, b *bundle.Bundle) ([]agent.File, error) {
-	return agent.PairFiles(t, b)
+	return agent.Outputs(t, b)
 }
 
 func (w *world) read(site string) (*x509.Certificate, error) {

@@ -39,6 +39,9 @@ type targetSpec struct {
 	Deployer    string        `yaml:"deployer"`
 	Certificate string        `yaml:"certificate"`
 	Key         string        `yaml:"key"`
+	Chain       string        `yaml:"chain"`
+	Combined    string        `yaml:"combined"`
+	Keystore    *keystoreSpec `yaml:"keystore"`
 	Owner       string        `yaml:"owner"`
 	Group       string        `yaml:"group"`
 	Mode        fileMode      `yaml:"mode"`
@@ -126,7 +129,7 @@ func Decode(data []byte) (*Policy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("decode policy: target %q: %w", name, err)
 		}
-		for _, path := range []string{t.Certificate, t.Key} {
+		for _, path := range outputs(t) {
 			if other, taken := owners[path]; taken {
 				return nil, fmt.Errorf("decode policy: target %q: %s is also a file of target %q", name, path, other)
 			}
@@ -162,16 +165,21 @@ func (s *targetSpec) target(name string) (agent.Target, error) {
 		return agent.Target{}, err
 	}
 	t := agent.Target{
-		Name: name, Deployer: s.Deployer, Certificate: s.Certificate, Key: s.Key,
+		Name: name, Deployer: s.Deployer, Certificate: s.Certificate, Key: s.Key, Chain: s.Chain, Combined: s.Combined,
 		Owner: s.Owner, Group: s.Group, Mode: fs.FileMode(s.Mode), Names: s.Names,
 		Test: s.Test, Reload: s.Reload,
 	}
 	if s.Instance != nil {
 		t.Instance = agent.Selector(*s.Instance)
 	}
+	if s.Keystore != nil {
+		t.Keystore = s.Keystore.keystore()
+	}
 	checks := []func() error{
-		func() error { return checkDeployer(s) },
 		func() error { return checkFiles(t) },
+		func() error { return checkKeystore(s.Keystore) },
+		func() error { return checkDeployer(s, t) },
+		func() error { return checkOwner(t) },
 		func() error { return checkNames("names", t.Names) },
 		func() error { return checkCommand("test", t.Test) },
 		func() error { return checkCommand("reload", t.Reload) },
@@ -187,34 +195,7 @@ func (s *targetSpec) target(name string) (agent.Target, error) {
 	return t, err
 }
 
-func checkDeployer(s *targetSpec) error {
-	switch s.Deployer {
-	case "nginx":
-		if s.Test != nil || s.Reload != nil {
-			return errors.New("test and reload are for the deployer files; nginx knows its own")
-		}
-	case "files":
-		if s.Instance != nil {
-			return errors.New("the key instance is for software that the agent knows, and files is not")
-		}
-	case "":
-		return errors.New("deployer is missing: nginx or files")
-	default:
-		return fmt.Errorf("deployer %q is not known: nginx or files", s.Deployer)
-	}
-	return nil
-}
-
-func checkFiles(t agent.Target) error {
-	if err := checkPath("certificate", t.Certificate); err != nil {
-		return err
-	}
-	if err := checkPath("key", t.Key); err != nil {
-		return err
-	}
-	if t.Certificate == t.Key {
-		return errors.New("certificate and key must be two files")
-	}
+func checkOwner(t agent.Target) error {
 	if t.Mode != 0 && (t.Mode&^0o660 != 0 || t.Mode&0o400 == 0) {
 		return fmt.Errorf("mode %04o: a key may be readable by its owner and group only, such as 0640", t.Mode)
 	}

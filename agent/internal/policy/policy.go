@@ -29,8 +29,9 @@ const maxSize = 1 << 20
 // Policy is what one server allows.
 type Policy struct{ targets map[string]agent.Target }
 
-// Load reads the policy file at path. Whoever may write that file is root on this server, so Load refuses one
-// that somebody other than root or the running user owns or may write, or could swap for another.
+// Load reads the policy file at path and the passwords of the key stores in it. Whoever may write these files is root on
+// this server, so Load refuses one that somebody other than root or the running user owns or may write, or could swap for
+// another.
 func Load(path string) (*Policy, error) {
 	data, err := readTrusted(path)
 	if err != nil {
@@ -40,7 +41,26 @@ func Load(path string) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load policy %s: %w", path, err)
 	}
+	for name, t := range p.targets {
+		if t.Keystore.Path == "" {
+			continue
+		}
+		if t.Keystore.Password, err = readPassword(t.Keystore.PasswordFile); err != nil {
+			return nil, fmt.Errorf("load policy %s: target %q: password file %s: %w", path, name, t.Keystore.PasswordFile, err)
+		}
+		p.targets[name] = t
+	}
 	return p, nil
+}
+
+// readPassword reads the one line of a password file.
+func readPassword(path string) (agent.Password, error) {
+	data, err := readTrusted(path)
+	if err != nil {
+		return "", err
+	}
+	password := strings.TrimRight(string(data), "\r\n")
+	return agent.Password(password), checkPassword(password)
 }
 
 func readTrusted(path string) ([]byte, error) {
@@ -139,20 +159,27 @@ func explain(w io.Writer, t agent.Target) error {
 	if t.Mode != 0 {
 		mode = fmt.Sprintf("%04o", t.Mode)
 	}
-	rows := [][2]string{
-		{"writes certificate", t.Certificate},
-		{"writes key", t.Key},
+	var rows [][2]string
+	for _, key := range outputKeys(t) {
+		if key[1] != "" {
+			rows = append(rows, [2]string{"writes " + key[0], key[1]})
+		}
+	}
+	if k := t.Keystore; k.Path != "" {
+		rows = append(rows, [2]string{"keystore is", keystoreKind(k)}, [2]string{"keystore password", "in " + k.PasswordFile})
+	}
+	rows = append(rows, [][2]string{
 		{"key owner", cmp.Or(t.Owner, "as it is (root if new)")},
 		{"key group", cmp.Or(t.Group, "as it is (root if new)")},
 		{"key mode", mode},
 		{"for names", cmp.Or(strings.Join(t.Names, ", "), "any")},
 		{"looks at", lookedAt(t)},
-	}
+	}...)
 	switch t.Deployer {
-	case "nginx":
-		rows = append(rows, [2]string{"tests and reloads", "nginx" + instance(t.Instance)})
-	default:
+	case "files":
 		rows = append(rows, [2]string{"tests by", command(t.Test)}, [2]string{"reloads by", command(t.Reload)})
+	default:
+		rows = append(rows, [2]string{"tests and reloads", t.Deployer + instance(t.Instance)})
 	}
 	if _, err := fmt.Fprintf(w, "target %s (%s)\n", t.Name, t.Deployer); err != nil {
 		return err
@@ -163,6 +190,16 @@ func explain(w io.Writer, t agent.Target) error {
 		}
 	}
 	return nil
+}
+
+func keystoreKind(k agent.Keystore) string {
+	switch {
+	case k.Format == agent.FormatJKS:
+		return fmt.Sprintf("jks, entry %q", k.Alias)
+	case k.Legacy:
+		return "pkcs12 as old software reads it (3DES, SHA-1)"
+	}
+	return string(k.Format)
 }
 
 func lookedAt(t agent.Target) string {

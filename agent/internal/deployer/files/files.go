@@ -21,7 +21,7 @@ func New(run Runner) *Deployer { return &Deployer{run: run} }
 
 // Files implements agent.Deployer.
 func (d *Deployer) Files(t agent.Target, b *bundle.Bundle) ([]agent.File, error) {
-	return agent.PairFiles(t, b)
+	return agent.Outputs(t, b)
 }
 
 // Test implements agent.Deployer. Without a test in the policy, what the transaction checks itself is all.

@@ -59,7 +59,7 @@ func New(cfg Config) *Deployer {
 
 // Files implements agent.Deployer.
 func (d *Deployer) Files(t agent.Target, b *bundle.Bundle) ([]agent.File, error) {
-	return agent.PairFiles(t, b)
+	return agent.Outputs(t, b)
 }
 
 // Test implements agent.Deployer: the running master's binary reads the configuration as it stands on disk.
