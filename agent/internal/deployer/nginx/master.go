@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/process"
 )
 
 // settleTime is how long a master's new child may bear its parent's title: it does so until it sets its own.
 const settleTime = 500 * time.Millisecond
 
 // master finds the one running master that t means.
-func (d *Deployer) master(ctx context.Context, t agent.Selector) (process, error) {
+func (d *Deployer) master(ctx context.Context, t agent.Selector) (process.Process, error) {
 	wait, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for {
@@ -31,34 +32,34 @@ func (d *Deployer) master(ctx context.Context, t agent.Selector) (process, error
 		case len(found) == 1:
 			return found[0], nil
 		case len(found) == 0:
-			return process{}, reasons
+			return process.Process{}, reasons
 		case !related(found) || !rest(wait, firstPause):
 			pids := make([]int, len(found))
 			for i, p := range found {
-				pids[i] = p.pid
+				pids[i] = p.PID
 			}
-			return process{}, fmt.Errorf("%w: nginx master processes %v run; name one by instance.pidFile or instance.config in the policy", agent.ErrAmbiguous, pids)
+			return process.Process{}, fmt.Errorf("%w: nginx master processes %v run; name one by instance.pidFile or instance.config in the policy", agent.ErrAmbiguous, pids)
 		}
 	}
 }
 
 // related says that one of the processes is a child of another.
-func related(found []process) bool {
-	return slices.ContainsFunc(found, func(child process) bool {
-		return slices.ContainsFunc(found, func(p process) bool { return p.pid == child.ppid })
+func related(found []process.Process) bool {
+	return slices.ContainsFunc(found, func(child process.Process) bool {
+		return slices.ContainsFunc(found, func(p process.Process) bool { return p.PID == child.PPID })
 	})
 }
 
 // masters returns all running masters that t can mean; the error says why there is none.
-func (d *Deployer) masters(ctx context.Context, t agent.Selector) ([]process, error) {
+func (d *Deployer) masters(ctx context.Context, t agent.Selector) ([]process.Process, error) {
 	candidates, err := d.candidates(t)
 	if err != nil {
 		return nil, err
 	}
-	var found []process
+	var found []process.Process
 	reasons := fmt.Errorf("no nginx master process fits the policy; start nginx, or correct the target's instance section: %w", agent.ErrNotRunning)
 	for _, p := range candidates {
-		if err := d.proc.checkMaster(p, t.Binary); err != nil {
+		if err := d.checkMaster(p, t.Binary); err != nil {
 			reasons = errors.Join(reasons, err)
 			continue
 		}
@@ -72,40 +73,40 @@ func (d *Deployer) masters(ctx context.Context, t agent.Selector) ([]process, er
 	return found, reasons
 }
 
-func (d *Deployer) candidates(t agent.Selector) ([]process, error) {
+func (d *Deployer) candidates(t agent.Selector) ([]process.Process, error) {
 	if t.PIDFile == "" {
-		all, err := d.proc.processes()
-		return slices.DeleteFunc(all, func(p process) bool { return !p.isMaster() }), err
+		all, err := d.proc.Processes()
+		return slices.DeleteFunc(all, func(p process.Process) bool { return !isMaster(p) }), err
 	}
 	pid, err := readPID(t.PIDFile)
 	if err != nil {
 		return nil, fmt.Errorf("read nginx's pid file: %w", errors.Join(err, agent.ErrNotRunning))
 	}
-	p, err := d.proc.process(pid)
-	if err != nil || !p.isMaster() {
+	p, err := d.proc.Process(pid)
+	if err != nil || !isMaster(p) {
 		return nil, fmt.Errorf("pid file %s names process %d, which is no nginx master: %w", t.PIDFile, pid, agent.ErrNotRunning)
 	}
-	return []process{p}, nil
+	return []process.Process{p}, nil
 }
 
 // matches compares the prefix and the configuration that p uses with those that the policy names.
-func (d *Deployer) matches(ctx context.Context, p process, t agent.Selector) (bool, error) {
+func (d *Deployer) matches(ctx context.Context, p process.Process, t agent.Selector) (bool, error) {
 	if t.Prefix == "" && t.Config == "" {
 		return true, nil
 	}
-	o := p.options()
+	o := optionsOf(p)
 	built := struct{ prefix, config string }{}
 	if o.prefix == "" || o.config == "" {
-		about, err := d.run(ctx, "", []string{d.proc.path(p.pid, "exe"), "-V"})
+		about, err := d.run(ctx, "", []string{d.proc.Path(p.PID, "exe"), "-V"})
 		if err != nil {
-			return false, fmt.Errorf("ask nginx %d how it was built: %w", p.pid, err)
+			return false, fmt.Errorf("ask nginx %d how it was built: %w", p.PID, err)
 		}
 		built.prefix = cmp.Or(buildOption(about, "prefix"), "/usr/local/nginx")
 		built.config = cmp.Or(buildOption(about, "conf-path"), "conf/nginx.conf")
 	}
-	cwd, err := os.Readlink(d.proc.path(p.pid, "cwd"))
+	cwd, err := d.proc.Cwd(p.PID)
 	if err != nil {
-		return false, fmt.Errorf("find the folder of nginx %d: %w", p.pid, err)
+		return false, err
 	}
 	prefix := absolute(cwd, cmp.Or(o.prefix, built.prefix))
 	config := absolute(prefix, cmp.Or(o.config, built.config))

@@ -10,11 +10,11 @@ package nginx
 import (
 	"context"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
 	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/process"
 	"github.com/certferry/certferry/gitstore/bundle"
 )
 
@@ -42,17 +42,14 @@ type Config struct {
 type Deployer struct {
 	run    Runner
 	budget time.Duration
-	proc   procfs
+	proc   process.FS
 }
 
 // New returns a deployer for the nginx instances of this machine.
 func New(cfg Config) *Deployer {
-	d := &Deployer{run: cfg.Run, budget: cfg.ReloadBudget, proc: procfs(cfg.Proc)}
+	d := &Deployer{run: cfg.Run, budget: cfg.ReloadBudget, proc: process.FS(cfg.Proc)}
 	if d.budget <= 0 {
 		d.budget = reloadBudget
-	}
-	if d.proc == "" {
-		d.proc = "/proc"
 	}
 	return d
 }
@@ -68,12 +65,12 @@ func (d *Deployer) Test(ctx context.Context, t agent.Target) error {
 	if err != nil {
 		return &agent.StepError{Phase: agent.PhaseTest, Err: err}
 	}
-	exe := d.proc.path(m.pid, "exe")
-	cwd, err := os.Readlink(d.proc.path(m.pid, "cwd"))
+	cwd, err := d.proc.Cwd(m.PID)
 	if err != nil {
-		return &agent.StepError{Phase: agent.PhaseTest, Err: fmt.Errorf("find nginx's folder: %w", err)}
+		return &agent.StepError{Phase: agent.PhaseTest, Err: err}
 	}
-	output, err := d.run(ctx, cwd, append([]string{exe, "-t", "-q"}, m.options().arguments()...))
+	exe := d.proc.Path(m.PID, "exe")
+	output, err := d.run(ctx, cwd, append([]string{exe, "-t", "-q"}, optionsOf(m).arguments()...))
 	if err != nil {
 		return &agent.StepError{Phase: agent.PhaseTest, Output: output, Err: fmt.Errorf("nginx refuses its configuration: %w", err)}
 	}
@@ -101,8 +98,8 @@ func (d *Deployer) reload(ctx context.Context, t agent.Selector) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := d.hangup(m); err != nil {
-		return fmt.Errorf("signal nginx master %d: %w", m.pid, err)
+	if err := d.proc.Signal(m, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("reload nginx: %w", err)
 	}
 
 	wait, cancel := context.WithTimeout(ctx, d.budget)
@@ -125,7 +122,7 @@ func (d *Deployer) reload(ctx context.Context, t agent.Selector) error {
 	case reloaded:
 		return nil // An old worker is too busy to hear that it shall end; the probe sees who answers.
 	}
-	return fmt.Errorf("nginx master %d started no new worker process within %s: it did not take its configuration; its error log says why", m.pid, d.budget)
+	return fmt.Errorf("nginx master %d started no new worker process within %s: it did not take its configuration; its error log says why", m.PID, d.budget)
 }
 
 // compare says whether there are workers that were not there before, and whether one of those before still takes
@@ -141,20 +138,6 @@ func compare(before, now map[workerID]bool) (fresh, stale bool) {
 	return fresh, stale
 }
 
-// hangup signals exactly the process that m describes: the handle is taken first, then the process behind it is
-// looked at again, so that a process id that went to somebody else is never signalled.
-func (d *Deployer) hangup(m process) error {
-	handle, err := os.FindProcess(m.pid)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = handle.Release() }()
-	if again, err := d.proc.process(m.pid); err != nil || again.start != m.start {
-		return errGone
-	}
-	return handle.Signal(syscall.SIGHUP)
-}
-
 var errGone = fmt.Errorf("nginx master ended meanwhile: %w", agent.ErrNotRunning)
 
 type workerID struct {
@@ -163,18 +146,18 @@ type workerID struct {
 }
 
 // workers returns the worker processes of m that are not about to end.
-func (d *Deployer) workers(m process) (map[workerID]bool, error) {
-	if again, err := d.proc.process(m.pid); err != nil || again.start != m.start {
+func (d *Deployer) workers(m process.Process) (map[workerID]bool, error) {
+	if again, err := d.proc.Process(m.PID); err != nil || again.Start != m.Start {
 		return nil, errGone
 	}
-	all, err := d.proc.processes()
+	all, err := d.proc.Processes()
 	if err != nil {
 		return nil, err
 	}
 	ids := make(map[workerID]bool)
 	for _, p := range all {
-		if p.ppid == m.pid && p.isWorker() {
-			ids[workerID{p.pid, p.start}] = true
+		if p.PPID == m.PID && isWorker(p) {
+			ids[workerID{p.PID, p.Start}] = true
 		}
 	}
 	return ids, nil
