@@ -49,19 +49,46 @@ func (a *account) thumbprint() (string, error) {
 	return thumbprint, nil
 }
 
+// Files of an account's folder.
+const (
+	accountFile = "account.json"
+	keyFile     = "account.key"
+)
+
+// accountDirs are held while an account is looked for or ended, so that it is registered once: all issuers of a directory
+// share it, and one whose wish has changed has two drivers for a while.
+var accountDirs slots[string]
+
+// holdAccount waits until nobody else looks for the account.
+func (i *Issuer) holdAccount(ctx context.Context) (release func(), err error) {
+	release, err = accountDirs.hold(ctx, i.accountDir())
+	if err != nil {
+		return nil, &issuer.Error{Class: issuer.Retryable, Phase: issuer.PhaseAccount, Detail: "another order asked the CA for the account all the time", Err: err}
+	}
+	return release, nil
+}
+
 // account returns the account of the directory, registered where it is not yet.
 func (i *Issuer) account(ctx context.Context) (*account, error) {
-	i.registering.Lock()
-	defer i.registering.Unlock()
+	release, err := i.holdAccount(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return i.heldAccount(ctx)
+}
+
+// heldAccount is account for who holds it.
+func (i *Issuer) heldAccount(ctx context.Context) (*account, error) {
 	dir := i.accountDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, &issuer.Error{Class: issuer.Local, Detail: "keep the ACME account", Err: err}
 	}
-	a, err := i.accountKey(filepath.Join(dir, "account.key"))
+	a, err := i.accountKey(dir)
 	if err != nil {
 		return nil, &issuer.Error{Class: issuer.Account, Detail: "read the ACME account's key; restore it from a backup, or remove it to register anew", Err: err}
 	}
-	file := filepath.Join(dir, "account.json")
+	file := filepath.Join(dir, accountFile)
 	data, err := os.ReadFile(file) //nolint:gosec // the path is ours
 	if err == nil && json.Unmarshal(data, a) == nil && directoryURL(a.URL) {
 		return a, nil
@@ -85,9 +112,14 @@ func (i *Issuer) account(ctx context.Context) (*account, error) {
 func directoryURL(url string) bool { return directory.MatchString(url) }
 
 // accountKey reads the account's key, or makes it. It is on disk before it is registered, so that no account is lost.
-func (i *Issuer) accountKey(path string) (*account, error) {
+func (i *Issuer) accountKey(dir string) (*account, error) {
+	path := filepath.Join(dir, keyFile)
 	data, err := os.ReadFile(path) //nolint:gosec // the path is ours
 	if errors.Is(err, fs.ErrNotExist) {
+		// What is known of an account is of the key that is gone.
+		if err := forget(filepath.Join(dir, accountFile)); err != nil {
+			return nil, err
+		}
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return nil, err
@@ -110,6 +142,14 @@ func (i *Issuer) accountKey(path string) (*account, error) {
 	return &account{Directory: i.cfg.Directory, keyPEM: data, key: key}, nil
 }
 
+// forget removes a file, which need not be there.
+func forget(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // client speaks to the CA as the account a.
 func (i *Issuer) client(a *account) (*acme.Client, func(), error) {
 	client, done, err := i.httpClient()
@@ -118,7 +158,20 @@ func (i *Issuer) client(a *account) (*acme.Client, func(), error) {
 	}
 	return &acme.Client{
 		Key: a.key, KID: acme.KeyID(a.URL), DirectoryURL: i.cfg.Directory, UserAgent: "certferry", HTTPClient: client,
+		RetryBackoff: backoff,
 	}, done, nil
+}
+
+// maxTries bounds how often a request is sent that the CA cannot serve at the moment.
+const maxTries = 5
+
+// backoff is how long to wait before a request is sent again, 0 for not at all: who is to come back later, by the CA's
+// own word, does not wait here with an order's place.
+func backoff(n int, _ *http.Request, answer *http.Response) time.Duration {
+	if n >= maxTries || answer.StatusCode == http.StatusTooManyRequests || answer.Header.Get("Retry-After") != "" {
+		return 0
+	}
+	return time.Second << (n - 1) / 4
 }
 
 // httpClient trusts what acme.sh is told to trust. done ends its connections.
@@ -163,7 +216,11 @@ func (i *Issuer) register(ctx context.Context, a *account) error {
 		registered, err = client.GetReg(ctx, "")
 	}
 	if err != nil {
-		return registrationError(err)
+		failed := i.refused("register the account", err)
+		if failed.Class == issuer.Permanent && failed.ACMEType != "rejectedIdentifier" {
+			failed.Class = issuer.Account
+		}
+		return failed
 	}
 	if !directoryURL(registered.URI) {
 		return &issuer.Error{Class: issuer.Permanent, Detail: "the CA gave the account an address with characters that are not allowed"}
@@ -191,12 +248,35 @@ func (i *Issuer) Account(ctx context.Context) (issuer.AccountInfo, error) {
 }
 
 // Deactivate ends the account at the CA for good (RFC 8555 §7.3.6). Its key is put aside, so that a new account is made
-// when somebody orders again.
+// when somebody orders again. One that the CA has ended already is no error.
 func (i *Issuer) Deactivate(ctx context.Context) error {
-	a, err := i.account(ctx)
+	release, err := i.holdAccount(ctx)
 	if err != nil {
 		return err
 	}
+	defer release()
+	if _, err := os.Lstat(filepath.Join(i.accountDir(), keyFile)); errors.Is(err, fs.ErrNotExist) {
+		return permanent("there is no account: none was needed yet, or it is deactivated already")
+	}
+	a, err := i.heldAccount(ctx)
+	if err == nil {
+		err = i.deactivate(ctx, a)
+	}
+	if err != nil && !deactivated(err) {
+		return err
+	}
+	// The key first: without it, nothing else of the account counts.
+	for _, name := range []string{keyFile, accountFile} {
+		path := filepath.Join(i.accountDir(), name)
+		err := os.Rename(path, path+i.cfg.Now().UTC().Format(".20060102T150405Z"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &issuer.Error{Class: issuer.Local, Detail: "the account is deactivated, and its key could not be put aside", Err: err}
+		}
+	}
+	return nil
+}
+
+func (i *Issuer) deactivate(ctx context.Context, a *account) error {
 	client, done, err := i.client(a)
 	if err != nil {
 		return err
@@ -205,15 +285,14 @@ func (i *Issuer) Deactivate(ctx context.Context) error {
 	if err := client.DeactivateReg(ctx); err != nil {
 		return i.refused("deactivate the account", err)
 	}
-	i.registering.Lock()
-	defer i.registering.Unlock()
-	for _, name := range []string{"account.json", "account.key"} {
-		path := filepath.Join(i.accountDir(), name)
-		if err := os.Rename(path, path+i.cfg.Now().UTC().Format(".20060102T150405Z")); err != nil {
-			return &issuer.Error{Class: issuer.Local, Detail: "the account is deactivated, and its key could not be put aside", Err: err}
-		}
-	}
 	return nil
+}
+
+// deactivated says that a CA refused because the account had ended: it has no problem type of its own for that
+// (RFC 8555 §7.3.6 asks for unauthorized), but all say the word.
+func deactivated(err error) bool {
+	failed, ok := errors.AsType[*issuer.Error](err)
+	return ok && (failed.ACMEType == "accountDoesNotExist" || failed.ACMEType == "unauthorized" && strings.Contains(failed.Detail, "deactivated"))
 }
 
 // accountDir is the folder of the account of the directory.
@@ -231,40 +310,42 @@ func ImportAccount(stateDir, directoryOf, url string, keyPEM []byte) error {
 		return fmt.Errorf("import ACME account: %w", err)
 	}
 	dir := accountDir(stateDir, directoryOf)
-	if _, err := os.Stat(filepath.Join(dir, "account.key")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, keyFile)); err == nil {
 		return fmt.Errorf("import ACME account: %w", fs.ErrExist)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("import ACME account: %w", err)
 	}
-	if directoryURL(url) {
-		data, err := json.Marshal(account{URL: url, Directory: directoryOf})
-		if err == nil {
-			err = writeFile(filepath.Join(dir, "account.json"), data)
-		}
-		if err != nil {
-			return fmt.Errorf("import ACME account: %w", err)
+	err := forget(filepath.Join(dir, accountFile)) // of a key that is gone
+	if err == nil && directoryURL(url) {
+		var data []byte
+		if data, err = json.Marshal(account{URL: url, Directory: directoryOf}); err == nil {
+			err = writeFile(filepath.Join(dir, accountFile), data)
 		}
 	}
+	if err != nil {
+		return fmt.Errorf("import ACME account: %w", err)
+	}
 	// The key last: it says that there is an account.
-	if err := writeFile(filepath.Join(dir, "account.key"), keyPEM); err != nil {
+	if err := writeFile(filepath.Join(dir, keyFile), keyPEM); err != nil {
 		return fmt.Errorf("import ACME account: %w", err)
 	}
 	return nil
 }
 
 // refused gives what the CA answered its class.
-func (i *Issuer) refused(what string, err error) error {
-	problem := new(acme.Error)
-	if !errors.As(err, &problem) {
+func (i *Issuer) refused(what string, err error) *issuer.Error {
+	if errors.Is(err, acme.ErrNoAccount) {
+		return &issuer.Error{Class: issuer.Account, Phase: issuer.PhaseAccount, ACMEType: "accountDoesNotExist", Detail: what + ": the CA does not know it"}
+	}
+	problem, ok := errors.AsType[*acme.Error](err)
+	if !ok {
 		return &issuer.Error{Class: issuer.Retryable, Phase: issuer.PhaseAccount, Detail: what + ": the CA cannot be reached", Err: err}
 	}
 	short := strings.TrimPrefix(problem.ProblemType, acmeURN)
-	e := &issuer.Error{Class: classOf(short, problem.StatusCode), ACMEType: short, Detail: what + ": " + told(problem)}
-	if limit, ok := acme.RateLimit(err); ok {
-		e.RetryAfter = limit
+	return &issuer.Error{
+		Class: classOf(short, problem.StatusCode), ACMEType: short, Detail: what + ": " + told(problem), RetryAfter: retryAfter(problem.Header, i.cfg.Now()),
 	}
-	return e
 }
 
 // told is what a CA's problem document says. Whatever else answered is not repeated: it may not be the CA at all.
@@ -273,19 +354,6 @@ func told(problem *acme.Error) string {
 		return fmt.Sprintf("the answer, with status %d, is not one of ACME", problem.StatusCode)
 	}
 	return oneLine(problem.Detail)
-}
-
-func registrationError(err error) error {
-	problem := new(acme.Error)
-	if !errors.As(err, &problem) {
-		return &issuer.Error{Class: issuer.Retryable, Detail: "the CA cannot be reached to register the account", Err: err}
-	}
-	short := strings.TrimPrefix(problem.ProblemType, acmeURN)
-	class := classOf(short, problem.StatusCode)
-	if class == issuer.Permanent && short != "rejectedIdentifier" {
-		class = issuer.Account
-	}
-	return &issuer.Error{Class: class, ACMEType: short, Detail: "register the account: " + told(problem)}
 }
 
 // writeFile replaces a file in one synced step.

@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/certferry/certferry/issuer"
@@ -68,11 +67,7 @@ type Config struct {
 }
 
 // Issuer orders certificates from one CA under one account. Orders run side by side: each has a home of its own.
-type Issuer struct {
-	cfg Config
-	// registering is held while the account is looked for, so that it is registered once.
-	registering sync.Mutex
-}
+type Issuer struct{ cfg Config }
 
 var (
 	_ issuer.Issuer          = (*Issuer)(nil)
@@ -95,7 +90,7 @@ func New(cfg Config) (*Issuer, error) {
 	if err := cfg.openToUser(); err != nil {
 		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}
-	return &Issuer{cfg: cfg}, nil
+	return &Issuer{cfg}, nil
 }
 
 // ordersDir is the folder of the homes. What it holds is deleted, and what works in it is killed, at the hub's start.

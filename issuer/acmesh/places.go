@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/certferry/certferry/issuer"
@@ -56,41 +55,27 @@ func makeOpenDir(path string, as *syscall.Credential) error {
 	return os.Chmod(path, 0o755) //nolint:gosec // whatever the umask
 }
 
-// ports are those that acme.sh itself listens on for challenges, of all issuers of this process.
-var ports struct {
-	sync.Mutex
-
-	held map[int]chan struct{}
-}
+// ports are those that acme.sh itself listens on for challenges.
+var ports slots[int]
 
 // holdPorts waits until no other order listens where this one has to, and answers how to give the ports back.
 func (i *Issuer) holdPorts(ctx context.Context, req *issuer.Request) (release func(), err error) {
-	var held []chan struct{}
+	var held []func()
 	release = func() {
-		for _, slot := range held {
-			<-slot
+		for _, giveBack := range held {
+			giveBack()
 		}
 	}
 	for _, port := range i.portsOf(req) {
-		ports.Lock()
-		if ports.held == nil {
-			ports.held = map[int]chan struct{}{}
-		}
-		if ports.held[port] == nil {
-			ports.held[port] = make(chan struct{}, 1)
-		}
-		slot := ports.held[port]
-		ports.Unlock()
-		select {
-		case slot <- struct{}{}:
-			held = append(held, slot)
-		case <-ctx.Done():
+		giveBack, err := ports.hold(ctx, port)
+		if err != nil {
 			release()
 			return nil, &issuer.Error{
 				Class: issuer.Retryable, Phase: issuer.PhasePrepare,
-				Detail: fmt.Sprintf("other orders answered on port %d all the time", port), Err: ctx.Err(),
+				Detail: fmt.Sprintf("other orders answered on port %d all the time", port), Err: err,
 			}
 		}
+		held = append(held, giveBack)
 	}
 	return release, nil
 }

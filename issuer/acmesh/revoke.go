@@ -32,8 +32,8 @@ func (i *Issuer) Revoke(ctx context.Context, leaf *x509.Certificate, reason int)
 		return nil
 	}
 	failed := i.refused("revoke the certificate", err)
-	if e := new(issuer.Error); errors.As(failed, &e) && e.ACMEType == "unauthorized" {
-		e.Class, e.Detail = issuer.Permanent, "this account may not revoke the certificate: another account ordered it"
+	if failed.ACMEType == "unauthorized" {
+		failed.Class, failed.Detail = issuer.Permanent, "this account may not revoke the certificate: another account ordered it"
 	}
 	return failed
 }
