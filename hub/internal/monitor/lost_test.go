@@ -67,7 +67,7 @@ func TestAnAlarmIsTakenBackWhenTheHubTakesOver(t *testing.T) {
 	y := newYard(t)
 	found := hub.Watch{Object: "site", LeafSHA256: "leaf-1", NotBefore: y.clock.Now(), NotAfter: y.clock.Now().Add(80 * day)}
 	y.must(y.m.Found(t.Context(), "web-1", []hub.Watch{found}))
-	y.issue("shop", "leaf-1")
+	y.issue("wiki", "leaf-1")
 	taken := y.snap
 	y.clock.Advance(61 * day)
 	y.snap = nil
@@ -75,7 +75,7 @@ func TestAnAlarmIsTakenBackWhenTheHubTakesOver(t *testing.T) {
 	y.snap = taken
 	y.must(y.m.Once(t.Context()))
 	y.must(y.m.Found(t.Context(), "web-1", []hub.Watch{found}))
-	if got := y.alerts(hub.AlertCertificateExpiring); got != "managed shop warning" {
+	if got := y.alerts(hub.AlertCertificateExpiring); got != "managed wiki warning" {
 		t.Errorf("alerts %q", got)
 	}
 }
