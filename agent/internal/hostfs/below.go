@@ -27,82 +27,88 @@ func findBelow(root int, path string) (int, error) {
 // walk is findBelow by hand, element by element. It goes back up only the way that it came down, and so never above
 // the root.
 func walk(root int, path string) (int, error) {
-	var way []int
-	defer func() {
-		for _, fd := range way {
-			_ = unix.Close(fd)
-		}
-	}()
-	pop := func() {
-		if len(way) > 0 {
-			_ = unix.Close(way[len(way)-1])
-			way = way[:len(way)-1]
-		}
-	}
+	w := way{root: root}
+	defer w.close()
 	todo := strings.Split(path, "/")
 	for links := 0; len(todo) > 0; {
 		name := todo[0]
 		todo = todo[1:]
-		here := root
-		if len(way) > 0 {
-			here = way[len(way)-1]
-		}
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			if kind, err := kindOf(here); err != nil || kind != unix.S_IFDIR {
-				return 0, cmp.Or(err, error(unix.ENOTDIR))
-			}
-			pop()
+		if name == "" || name == "." {
 			continue
 		}
-		fd, target, err := step(here, name)
+		target, err := w.step(name)
 		if err != nil {
 			return 0, err
 		}
 		if target == "" {
-			way = append(way, fd)
 			continue
 		}
 		if links++; links > maxLinks {
 			return 0, unix.ELOOP
 		}
 		if strings.HasPrefix(target, "/") {
-			for len(way) > 0 {
-				pop()
-			}
+			w.close()
 		}
 		todo = append(strings.Split(target, "/"), todo...)
 	}
-	if len(way) == 0 {
-		return unix.FcntlInt(uintptr(root), unix.F_DUPFD_CLOEXEC, 0)
-	}
-	fd := way[len(way)-1]
-	way = way[:len(way)-1]
-	return fd, nil
+	return unix.FcntlInt(uintptr(w.here()), unix.F_DUPFD_CLOEXEC, 0)
 }
 
-// step opens one element below a folder, or reads it where it is a symbolic link.
-func step(dir int, name string) (int, string, error) {
-	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// way is the folders that lead from a root to where a walk stands.
+type way struct {
+	root int
+	fds  []int
+}
+
+func (w *way) here() int {
+	if len(w.fds) == 0 {
+		return w.root
+	}
+	return w.fds[len(w.fds)-1]
+}
+
+// close goes back to the root.
+func (w *way) close() {
+	for len(w.fds) > 0 {
+		w.back()
+	}
+}
+
+func (w *way) back() {
+	if n := len(w.fds); n > 0 {
+		_ = unix.Close(w.fds[n-1])
+		w.fds = w.fds[:n-1]
+	}
+}
+
+// step goes on by one element, or returns the target of a symbolic link.
+func (w *way) step(name string) (target string, err error) {
+	if name == ".." {
+		if kind, err := kindOf(w.here()); err != nil || kind != unix.S_IFDIR {
+			return "", cmp.Or(err, error(unix.ENOTDIR))
+		}
+		w.back()
+		return "", nil
+	}
+	fd, err := unix.Openat(w.here(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, "", err
+		return "", err
 	}
 	kind, err := kindOf(fd)
 	if err == nil && kind != unix.S_IFLNK {
-		return fd, "", nil
+		w.fds = append(w.fds, fd)
+		return "", nil
 	}
 	defer func() { _ = unix.Close(fd) }()
 	if err != nil {
-		return 0, "", err
+		return "", err
 	}
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(fd, "", buf)
 	if err == nil && n == 0 {
 		err = unix.ENOENT
 	}
-	return 0, string(buf[:max(n, 0)]), err
+	return string(buf[:max(n, 0)]), err
 }
 
 func kindOf(fd int) (uint32, error) {

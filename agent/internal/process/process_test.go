@@ -132,7 +132,7 @@ func TestOwned(t *testing.T) {
 		owned  bool
 	}{
 		{"Uid:\t0\t0\t0\t0\n", true},
-		{fmt.Sprintf("Name:\tUid:\nUid:\t0\t%d\t0\t%[1]d\nGid:\t5\n", self), true},
+		{fmt.Sprintf("Name:\tx\nUid:\t0\t%d\t0\t%[1]d\nGid:\t5\n", self), true},
 		{"Uid:\t12345\t0\t0\t0\n", false},
 		{"Uid:\t0\t0\t0\t12345\n", false},
 		{"Uid:\t0\n", false},
