@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +36,12 @@ var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HO
 // must be the absolute path of a file that only root and the running user can change. At the end of ctx, or after
 // 30 seconds, the program and all that it started are killed.
 func Run(ctx context.Context, dir string, argv []string) (output string, err error) {
+	return RunEnv(ctx, dir, nil, argv)
+}
+
+// RunEnv is Run with more environment, as NAME=value: what a running server was started with, and its configuration
+// may ask for.
+func RunEnv(ctx context.Context, dir string, env, argv []string) (output string, err error) {
 	if len(argv) == 0 {
 		return "", errors.New("run program: none named")
 	}
@@ -50,7 +57,7 @@ func Run(ctx context.Context, dir string, argv []string) (output string, err err
 	if dir == "" {
 		cmd.Dir = "/"
 	}
-	cmd.Env = environment
+	cmd.Env = slices.Concat(environment, env)
 	cmd.Stdout, cmd.Stderr = &tail, &tail
 	cmd.WaitDelay = lingerTime
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

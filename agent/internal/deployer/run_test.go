@@ -70,6 +70,16 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestRunEnv: what is given comes beside the clean environment, and before it where both name a variable.
+func TestRunEnv(t *testing.T) {
+	t.Parallel()
+	argv := []string{"/bin/sh", script(t, `echo "$GIVEN $HOME $LC_ALL"`)}
+	output, err := deployer.RunEnv(t.Context(), "", []string{"GIVEN=given", "HOME=/srv"}, argv)
+	if err != nil || output != "given /srv C" {
+		t.Errorf("output %q, error %v", output, err)
+	}
+}
+
 // TestRunKillsTheGroup: what a program started ends with it.
 func TestRunKillsTheGroup(t *testing.T) {
 	t.Parallel()
