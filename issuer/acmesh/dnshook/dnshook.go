@@ -20,55 +20,61 @@ const maxFile = 1 << 20
 
 var (
 	hookName     = regexp.MustCompile(`^dns_[a-z0-9_]{1,60}$`)
-	optionLine   = regexp.MustCompile(`^ +([A-Za-z][A-Za-z0-9_]{0,63})\s+(.*)$`)
+	keyLine      = regexp.MustCompile(`^([A-Za-z]+):(.*)$`)
+	optionLine   = regexp.MustCompile(`^ *([A-Za-z][A-Za-z0-9_]{0,63})\s+(.*)$`)
 	defaultValue = regexp.MustCompile(`Default:? "([^"]*)"`)
 	secretName   = regexp.MustCompile(`(?i)(key|secret|token|pass|pwd|auth|hmac|credential)`)
 	// plainName are names of that form that hold nothing secret.
 	plainName = regexp.MustCompile(`(?i)(key_?id|access_key_id|keyname|key_name|_url|_uri|email|user)`)
 )
 
-// Parse reads the metadata in a hook's text; a hook without any has its name as its title.
+// Parse reads the metadata in a hook's text, and mends by its code what is wrong there; a hook without any has its name as
+// its title.
 func Parse(hook, text string) issuer.DNSHook {
 	p := issuer.DNSHook{Hook: hook, Title: strings.TrimPrefix(hook, "dns_")}
-	_, rest, found := strings.Cut(text, hook+"_info='")
-	if !found {
+	before, rest, found := strings.Cut(text, hook+"_info='")
+	info, after, ended := strings.Cut(rest, "'\n")
+	if !found || !ended {
+		amend(&p, text)
 		return p
 	}
-	info, _, ended := strings.Cut(rest, "'\n")
-	if !ended || strings.HasPrefix(info, "[") {
-		return p
+	if !strings.HasPrefix(info, "[") {
+		parseInfo(&p, info)
 	}
+	amend(&p, before+after)
+	return p
+}
+
+// parseInfo reads the metadata of a hook.
+func parseInfo(p *issuer.DNSHook, info string) {
 	var into *[]issuer.DNSOption
 	for i, line := range strings.Split(info, "\n") {
-		key, value, isKey := strings.Cut(line, ":")
+		key, described := keyLine.FindStringSubmatch(line), optionLine.FindStringSubmatch(line)
 		switch {
 		case i == 0:
 			p.Title = clean(line)
-		case strings.HasPrefix(line, " "):
-			if match := optionLine.FindStringSubmatch(line); match != nil && into != nil {
-				*into = append(*into, option(match[1], match[2]))
-			} else if into == nil && p.Site == "" && p.Hint == "" {
-				p.Hint = clean(line)
-			}
-		case isKey:
+		case key != nil:
 			into = nil
-			switch key {
+			switch key[1] {
 			case "Site":
-				p.Site = address(value)
+				p.Site = address(key[2])
 			case "Docs":
-				p.Docs = address(value)
+				p.Docs = address(key[2])
 			case "Options":
 				into = &p.Options
 			case "OptionsAlt":
 				into = &p.Alternative
 			}
+		case into != nil && described != nil:
+			*into = append(*into, option(described[1], described[2]))
+		case strings.HasPrefix(line, " ") && into == nil && p.Site == "" && p.Hint == "":
+			p.Hint = clean(line)
 		}
 	}
-	return p
 }
 
 func option(name, text string) issuer.DNSOption {
-	o := issuer.DNSOption{Name: name, Description: clean(text), Secret: secretName.MatchString(name) && !plainName.MatchString(name)}
+	o := issuer.DNSOption{Name: name, Description: clean(text), Secret: isSecret(name)}
 	if match := defaultValue.FindStringSubmatch(text); match != nil {
 		o.Default, o.Optional = match[1], true
 	}

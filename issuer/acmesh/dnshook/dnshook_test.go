@@ -33,8 +33,48 @@ Issues: github.com/x
 Author: Somebody
 '
 CLOUD_Api="x"
-dns_cloud_add() { :; }
+dns_cloud_add() {
+  # _readaccountconf_mutable CLOUD_Never
+  use "$CLOUD_Key" "$CLOUD_Email" "$CLOUD_Token" "$CLOUD_Zone_ID" "$CLOUD_URL"
+}
 `
+
+// TestCodeMendsMetadata: what the code reads counts, not what the metadata says of it.
+func TestCodeMendsMetadata(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		info, code string
+		want       []issuer.DNSOption
+	}{
+		"never mentioned": {"X_Config Configuration", "xcloud run", []issuer.DNSOption{{Name: "X_Config", Description: "Configuration", Optional: true}}},
+		"another name": {
+			"Y_Token API Token", `X_Token="${X_Token:-$(_readaccountconf_mutable X_Token)}"`,
+			[]issuer.DNSOption{{Name: "X_Token", Description: "API Token", Secret: true}},
+		},
+		"left out": {"X_User User", `use "$X_User" "$X_View"; _saveaccountconf X_View "$X_View"`, []issuer.DNSOption{
+			{Name: "X_User", Description: "User"}, {Name: "X_View", Description: "Read by the hook, which does not describe it.", Optional: true},
+		}},
+		"a secret in its place": {"X_Key Key", "use \"$X_Key\"\n  X_Token=\"${X_Token:-$(_readaccountconf_mutable X_Token)}\"", []issuer.DNSOption{
+			{Name: "X_Key", Description: "Key", Optional: true, Secret: true},
+			{Name: "X_Token", Description: "Read by the hook, which does not describe it.", Optional: true, Secret: true},
+		}},
+		"a cache": {"X_Key Key", `use "$X_Key"; have=$(_readaccountconf "X_SessionToken")`, []issuer.DNSOption{
+			{Name: "X_Key", Description: "Key", Secret: true},
+			{Name: "X_SessionToken", Description: "Read by the hook, which does not describe it.", Optional: true, Secret: true},
+		}},
+		"made at run time": {"X_Key Key", `use "$X_Key"; _readaccountconf_mutable "X_Record_$id"`, []issuer.DNSOption{{Name: "X_Key", Description: "Key", Secret: true}}},
+		"in a comment":     {"X_Key Key", "use \"$X_Key\"\n # _readaccountconf X_Old", []issuer.DNSOption{{Name: "X_Key", Description: "Key", Secret: true}}},
+	} {
+		p := dnshook.Parse("dns_x", "dns_x_info='X\nOptions:\n "+tt.info+"\n'\n"+tt.code+"\n")
+		if diff := cmp.Diff(tt.want, p.Options); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	// Lexicon makes the names of its variables out of PROVIDER.
+	if p := dnshook.Parse("dns_lexicon", "dns_lexicon_info='L\nOptions:\n PROVIDER Provider\n'\nuse $PROVIDER\n"); len(p.Variables()) > 0 || !strings.Contains(p.Hint, "PROVIDER") {
+		t.Errorf("%+v", p)
+	}
+}
 
 func TestParse(t *testing.T) {
 	t.Parallel()
@@ -110,7 +150,7 @@ func TestRealHooks(t *testing.T) {
 		if len(p.Variables()) == 0 {
 			silent = append(silent, p.Hook)
 		}
-		if p.Title == "" || len(p.Variables()) > 0 && p.Site == "" && p.Docs == "" {
+		if p.Title == "" || len(p.Variables()) > 0 && p.Site == "" && p.Docs == "" && p.Hook != "dns_czechia" { // its metadata is JSON
 			t.Errorf("%+v", p)
 		}
 		for _, v := range p.Variables() {
@@ -119,12 +159,77 @@ func TestRealHooks(t *testing.T) {
 			}
 		}
 	}
-	if len(silent) > 8 {
-		t.Errorf("%d hooks without variables: %v", len(silent), silent)
+	if want := []string{"dns_lexicon", "dns_mydevil"}; !slices.Equal(silent, want) {
+		t.Errorf("hooks without variables: %v, want %v", silent, want)
 	}
 	i := slices.IndexFunc(all, func(p issuer.DNSHook) bool { return p.Hook == "dns_cf" })
 	if !slices.Equal(all[i].Variables(), []string{"CF_Key", "CF_Email", "CF_Token", "CF_Account_ID", "CF_Zone_ID"}) || !all[i].Options[0].Secret {
 		t.Errorf("%+v", all[i])
+	}
+}
+
+// TestRealHooksCanBeUsed holds the variables of every hook of acme.sh against its code: what is demanded is mentioned
+// there, and what is read there is allowed.
+func TestRealHooksCanBeUsed(t *testing.T) {
+	t.Parallel()
+	script := os.Getenv("ACME_SH")
+	if script == "" {
+		t.Skip("skipped: set ACME_SH to acme.sh to read its hooks")
+	}
+	all, err := dnshook.List(filepath.Dir(script))
+	if err != nil || len(all) < 150 {
+		t.Fatalf("%d hooks, %v", len(all), err)
+	}
+	read := regexp.MustCompile(`_readaccountconf(_mutable)? +"?([A-Za-z]\w*)"?[ )]`)
+	for _, p := range all {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(script), "dnsapi", p.Hook+".sh"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, rest, _ := strings.Cut(string(data), p.Hook+"_info='")
+		_, after, _ := strings.Cut(rest, "'\n")
+		code := regexp.MustCompile(`(?m)^\s*#.*$`).ReplaceAllString(before+after, "")
+		for _, o := range slices.Concat(p.Options, p.Alternative) {
+			if !o.Optional && !regexp.MustCompile(`\b`+o.Name+`\b`).MatchString(code) {
+				t.Errorf("%s: %s is demanded, and its code never mentions it", p.Hook, o.Name)
+			}
+		}
+		known := p.Variables()
+		for _, match := range read.FindAllStringSubmatch(code, -1) {
+			if len(known) > 0 && !slices.Contains(known, match[2]) {
+				t.Errorf("%s reads %s, which is not allowed", p.Hook, match[2])
+			}
+		}
+	}
+	optional := func(hook, name string) (known, optional bool) {
+		p := all[slices.IndexFunc(all, func(p issuer.DNSHook) bool { return p.Hook == hook })]
+		n := slices.IndexFunc(p.Options, func(o issuer.DNSOption) bool { return o.Name == name })
+		return n >= 0, n >= 0 && p.Options[n].Optional
+	}
+	for _, tt := range []struct {
+		hook, name string
+		optional   bool
+	}{
+		{"dns_desec", "DEDYN_TOKEN", false},
+		{"dns_beget", "Beget_Username", false},
+		{"dns_beget", "Beget_Password", false},
+		{"dns_gcloud", "CLOUDSDK_ACTIVE_CONFIG_NAME", true},
+		{"dns_myapi", "MYAPI_Token", true},
+		{"dns_gandi_livedns", "GANDI_LIVEDNS_KEY", true},
+		{"dns_gandi_livedns", "GANDI_LIVEDNS_TOKEN", true},
+		{"dns_openstack", "OS_APPLICATION_CREDENTIAL_SECRET", true},
+		{"dns_openstack", "OS_PASSWORD", true},
+		{"dns_nsupdate", "NSUPDATE_OPT", true},
+		{"dns_infoblox", "Infoblox_View", true},
+		{"dns_infoblox", "Infoblox_Creds", false},
+		{"dns_poweradmin", "POWERADMIN_URL", false},
+		{"dns_czechia", "CZ_AuthorizationToken", true},
+		{"dns_azure", "AZUREDNS_SUBSCRIPTIONID", false},
+		{"dns_cf", "CF_Key", false},
+	} {
+		if known, optional := optional(tt.hook, tt.name); !known || optional != tt.optional {
+			t.Errorf("%s %s: known %t, optional %t, want %t", tt.hook, tt.name, known, optional, tt.optional)
+		}
 	}
 }
 
