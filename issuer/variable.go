@@ -15,6 +15,9 @@ var (
 	variable = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 	// reserved variables steer acme.sh, the shell or the loader.
 	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|CERTFERRY_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
+	// loads are variables that name code, settings or trusted roots for the programs that hooks run: curl, openssl, python,
+	// perl and the C library. Hooks that say nothing of what they take would pass them on.
+	loads = regexp.MustCompile(`^(OPENSSL_|CURL_|SSL_|SSLKEYLOGFILE$|PYTHON|PERL|NODE_|XDG_|WGETRC$|SYSTEM_WGETRC$|GCONV_PATH$|HOSTALIASES$|LOCALDOMAIN$|RES_OPTIONS$)`)
 )
 
 // IsVariable says whether name has the form of a variable.
@@ -25,7 +28,7 @@ func CheckVariable(name, value string) error {
 	switch {
 	case !variable.MatchString(name):
 		return errors.New("the name of a variable must be letters, digits and underscores")
-	case reserved.MatchString(name):
+	case reserved.MatchString(name), loads.MatchString(name):
 		return errors.New("a variable of this name is not allowed: it would steer more than the hook")
 	case len(value) > maxValue:
 		return errors.New("the value is longer than 8192 bytes")
