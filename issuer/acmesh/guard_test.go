@@ -150,6 +150,18 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// TestLongCredentialsAreHiddenInLines: a private key of a provider, in a line that its hook prints.
+func TestLongCredentialsAreHiddenInLines(t *testing.T) {
+	t.Parallel()
+	secret := strings.Repeat("s3cret", 1000)
+	for _, before := range []int{0, 1990, 100_000} {
+		told := acmesh.Told(map[string]string{"KEY": secret}, strings.Repeat(".", before)+secret+" is refused\nnext\n")
+		if strings.Contains(told, "cret") || !strings.Contains(told, "next") {
+			t.Errorf("behind %d bytes: told %.100q", before, told)
+		}
+	}
+}
+
 // TestOneWebrootForMany: acme.sh removes the folders that it made, with the tokens of all orders in them.
 func TestOneWebrootForMany(t *testing.T) {
 	t.Parallel()

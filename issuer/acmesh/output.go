@@ -13,8 +13,9 @@ import (
 const (
 	// maxOutput bounds what is kept of acme.sh's output, in bytes.
 	maxOutput = 256 << 10
-	// maxLine bounds a line that is told, in bytes.
-	maxLine = 2000
+	// maxLine bounds what is kept of a line until it ends, in bytes. A credential in it is found only where it is whole:
+	// it is cut far behind what is told.
+	maxLine = 64 << 10
 )
 
 // marks are what acme.sh says when an order comes to a phase.
