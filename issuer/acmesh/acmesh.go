@@ -87,6 +87,14 @@ func New(cfg Config) (*Issuer, error) {
 	if err := errors.Join(os.MkdirAll(cfg.StateDir, 0o700), os.MkdirAll(cfg.WorkDir, 0o711)); err != nil { //nolint:gosec // User passes through
 		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}
+	// What works in a home is known by its working folder, of which the kernel tells the true path.
+	var err error
+	if cfg.WorkDir, err = filepath.EvalSymlinks(cfg.WorkDir); err != nil {
+		return nil, fmt.Errorf("set up acme.sh: %w", err)
+	}
+	if !plainPath.MatchString(cfg.WorkDir) {
+		return nil, errors.New("set up acme.sh: work_dir leads to a path that is not of letters, digits and . _ / -")
+	}
 	if err := cfg.openToUser(); err != nil {
 		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}

@@ -127,18 +127,20 @@ func (h *home) watchRecords(ctx context.Context, lookup func(context.Context, st
 		case <-tick.C:
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	looking, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if lookup == nil {
-		<-ctx.Done()
+		<-looking.Done()
 	} else {
 		for _, r := range h.records(doneFile) {
-			if awaitRecord(ctx, lookup, r.name, r.value) != nil {
+			if awaitRecord(looking, lookup, r.name, r.value) != nil {
 				break // the time is over: the CA may see what we do not
 			}
 		}
 	}
-	_ = h.write(seenFile, "") // where it cannot be written, acme.sh waits by itself
+	if ctx.Err() == nil { // who is stopped is to go no further
+		_ = h.write(seenFile, "") // where it cannot be written, acme.sh waits by itself
+	}
 }
 
 func (h *home) isMade(name string) bool {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -60,10 +61,12 @@ func (i *Issuer) issue(ctx context.Context, h *home, req *issuer.Request) (resul
 	if err := i.prepareWebroots(req); err != nil {
 		return result{}, err
 	}
-	ctx, stop := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait() // it writes into the home, which is removed next
+	watched, stop := context.WithCancel(ctx)
 	defer stop()
 	if h.lastRecord != "" {
-		go h.watchRecords(ctx, i.cfg.LookupTXT, i.cfg.DNSWait)
+		watching.Go(func() { h.watchRecords(watched, i.cfg.LookupTXT, i.cfg.DNSWait) })
 	}
 	return i.exec(ctx, h, args, req.Tell)
 }
