@@ -41,12 +41,14 @@ func TestOutputs(t *testing.T) {
 	}{
 		{"pair", agent.Target{Certificate: "/c", Key: "/secret"}, []string{"/secret", string(key), "/c", leaf + chain}},
 		{
-			"chain apart", agent.Target{Certificate: "/c", Key: "/secret", Chain: "/chain"},
+			"chain apart",
+			agent.Target{Certificate: "/c", Key: "/secret", Chain: "/chain"},
 			[]string{"/secret", string(key), "/c", leaf, "/chain", chain},
 		},
 		{"combined", agent.Target{Combined: "/secret"}, []string{"/secret", leaf + chain + string(key)}},
 		{
-			"pair and combined", agent.Target{Combined: "/secret2", Certificate: "/c", Key: "/secret1"},
+			"pair and combined",
+			agent.Target{Combined: "/secret2", Certificate: "/c", Key: "/secret1"},
 			[]string{"/secret1", string(key), "/secret2", leaf + chain + string(key), "/c", leaf + chain},
 		},
 	}
@@ -167,7 +169,7 @@ func TestJava(t *testing.T) {
 func TestPasswordStaysSecret(t *testing.T) {
 	t.Parallel()
 	target := agent.Target{Keystore: agent.Keystore{Path: "/k", Password: password}}
-	encoded, err := json.Marshal(target)
+	encoded, err := json.Marshal(map[string]agent.Password{"password": target.Keystore.Password})
 	if err != nil {
 		t.Fatal(err)
 	}
