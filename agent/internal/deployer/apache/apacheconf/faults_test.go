@@ -44,7 +44,7 @@ func TestParse(t *testing.T) {
 			want:  `/r/a-b/x:3 names=["second.test"] listeners=[]` + "\n\tcertificate=/r/x key=/r/x\n",
 		},
 		{
-			name:  "server root", files: map[string]string{"c": "ServerRoot /s\nInclude d\n", "d": vhost, "/s/d": vhost},
+			name: "server root", files: map[string]string{"c": "ServerRoot /s\nInclude d\n", "d": vhost, "/s/d": vhost},
 			want: `/s/d:4 names=["a.test"] listeners=[]` + "\n\tcertificate=/s/a.crt key=/s/a.key\n",
 		},
 		{
@@ -72,7 +72,7 @@ func TestParse(t *testing.T) {
 				"note /r/c:7: variable IP is not known, so that an address of this virtual host is not\n",
 		},
 		{
-			name:  "variable of a variable", files: map[string]string{"c": "Define A a\nDefine b ${a}.crt\nSSLEngine on\nSSLCertificateFile ${B}"},
+			name: "variable of a variable", files: map[string]string{"c": "Define A a\nDefine b ${a}.crt\nSSLEngine on\nSSLCertificateFile ${B}"},
 			opts: apacheconf.Options{Environment: []string{"A=environment", "odd"}},
 			want: "/r/c:4 names=[] listeners=[]\n\tcertificate=/r/a.crt key=/r/a.crt\n",
 		},
@@ -126,7 +126,7 @@ func TestParse(t *testing.T) {
 			want: "fault /r/c:1: SSLEngine is on, but there is no SSLCertificateFile: httpd does not start so\n",
 		},
 		{
-			name:  "command line", files: map[string]string{"c": "Include ${D}/d\n", "x/d": vhost},
+			name: "command line", files: map[string]string{"c": "Include ${D}/d\n", "x/d": vhost},
 			opts: apacheconf.Options{Before: []string{"Define D x"}, After: []string{"SSLEngine on", "SSLCertificateFile ${missing}"}},
 			want: `/r/x/d:4 names=["a.test"] listeners=[]` + "\n\tcertificate=/r/a.crt key=/r/a.key\n" +
 				"fault option -c:0: variable missing is not known, so that the value of this directive is not\n" +
