@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,14 +39,8 @@ func harness(tb testing.TB, b *bundle.Bundle) *deployertest.Harness {
 	s := deployertest.StartApache(tb, b)
 	return &deployertest.Harness{
 		Deployer: newDeployer(), Server: s, Target: target(s),
-		Break: func() { s.WriteApacheConfig(tb, "NoSuchDirective on") },
-		Jam: func() {
-			pid := s.PID()
-			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-				tb.Fatal(err)
-			}
-			tb.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
-		},
+		Break:       func() { s.WriteApacheConfig(tb, "NoSuchDirective on") },
+		Jam:         func() { s.JamApache(tb) },
 		KnowsServer: true,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/certferry/certferry/gitstore/bundle"
@@ -73,4 +74,26 @@ MaxRequestWorkers 64
 	if err := os.WriteFile(s.Config, []byte(config), 0o600); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// JamApache stops httpd's parent process, so that it takes no signal before the end of the test. It is then waited for:
+// a parent that has to reload and to end at once leaves its children behind.
+func (s *Server) JamApache(tb testing.TB) {
+	tb.Helper()
+	pid := s.PID()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		tb.Fatal(err)
+	}
+	starts := func() int {
+		log, err := os.ReadFile(filepath.Join(s.Dir, "error.log"))
+		if err != nil {
+			return 0
+		}
+		return strings.Count(string(log), "resuming normal operations")
+	}
+	before := starts()
+	tb.Cleanup(func() {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+		poll(tb, "httpd to reload after all", func() bool { return starts() > before })
+	})
 }
