@@ -3,13 +3,10 @@
 package nginx
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,42 +91,11 @@ func (d *Deployer) matches(ctx context.Context, p process.Process, t agent.Selec
 	if t.Prefix == "" && t.Config == "" {
 		return true, nil
 	}
-	o := optionsOf(p)
-	built := struct{ prefix, config string }{}
-	if o.prefix == "" || o.config == "" {
-		about, err := d.run(ctx, "", []string{d.proc.Path(p.PID, "exe"), "-V"})
-		if err != nil {
-			return false, fmt.Errorf("ask nginx %d how it was built: %w", p.PID, err)
-		}
-		built.prefix = cmp.Or(buildOption(about, "prefix"), "/usr/local/nginx")
-		built.config = cmp.Or(buildOption(about, "conf-path"), "conf/nginx.conf")
-	}
-	cwd, err := d.proc.Cwd(p.PID)
+	l, err := d.layoutOf(ctx, p)
 	if err != nil {
 		return false, err
 	}
-	prefix := absolute(cwd, cmp.Or(o.prefix, built.prefix))
-	config := absolute(prefix, cmp.Or(o.config, built.config))
-	return (t.Prefix == "" || t.Prefix == prefix) && (t.Config == "" || t.Config == config), nil
-}
-
-var buildPattern = regexp.MustCompile(`--([a-z-]+)=(\S+)`)
-
-// buildOption finds an option of nginx's configure script in what "nginx -V" printed.
-func buildOption(about, name string) string {
-	for _, m := range buildPattern.FindAllStringSubmatch(about, -1) {
-		if m[1] == name {
-			return m[2]
-		}
-	}
-	return ""
-}
-
-func absolute(base, path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
-	}
-	return filepath.Join(base, path)
+	return (t.Prefix == "" || t.Prefix == l.prefix) && (t.Config == "" || t.Config == l.config), nil
 }
 
 func readPID(path string) (int, error) {

@@ -36,6 +36,9 @@ type Config struct {
 	ReloadBudget time.Duration
 	// Proc is the proc file system, "/proc" if empty.
 	Proc string
+	// Root is the folder below which a Finder looks for configurations that nothing runs; this machine's root folder
+	// if empty.
+	Root string
 }
 
 // Deployer is the deployer "nginx".

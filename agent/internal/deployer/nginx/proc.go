@@ -59,7 +59,11 @@ func kin(base string) bool {
 }
 
 // options are the arguments that a master was started with, as its title repeats them.
-type options struct{ prefix, config, errorLog, globals string }
+type options struct {
+	// binary is how it was called: a path, or a name that a shell found.
+	binary                            string
+	prefix, config, errorLog, globals string
+}
 
 // optionsOf reads the title "nginx: master process <arguments joined by spaces>". nginx takes no argument that is
 // not an option or an option's value, so what follows an option up to the next one is its value, spaces and all.
@@ -84,7 +88,7 @@ func optionsOf(p process.Process) options {
 			}
 		}
 	}
-	return options{prefix: values['p'], config: values['c'], errorLog: values['e'], globals: values['g']}
+	return options{binary: words[0], prefix: values['p'], config: values['c'], errorLog: values['e'], globals: values['g']}
 }
 
 // arguments are o as nginx takes them.

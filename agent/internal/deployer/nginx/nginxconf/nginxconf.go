@@ -22,17 +22,17 @@ type Files interface {
 // The bounds. nginx itself refuses a longer word.
 const (
 	maxWord     = 4096
-	maxWords    = 10_000    // of one directive
-	maxNesting  = 100       // of blocks
-	maxIncludes = 50        // of files in files
-	maxFiles    = 100_000   // read, the same one counted each time
-	maxBytes    = 256 << 20 // read
-	maxEntries  = 100_000   // of all maps
-	maxSites    = 50_000    // returned
-	maxFaults   = 1000      // returned
-	maxBroken   = 10        // syntax errors of one file
-	maxSteps    = 500_000   // values of variables
-	maxPorts    = 1000      // of one listen directive
+	maxWords    = 10_000   // of one directive
+	maxNesting  = 100      // of blocks
+	maxIncludes = 50       // of files in files
+	maxFiles    = 100_000  // read, the same one counted each time
+	maxBytes    = 64 << 20 // read
+	maxEntries  = 100_000  // of all maps
+	maxSites    = 50_000   // returned
+	maxFaults   = 1000     // returned
+	maxBroken   = 10       // syntax errors of one file
+	maxSteps    = 300_000  // values of variables
+	maxPorts    = 1000     // of one listen directive
 )
 
 // Parse reads the configuration that begins with the file config, an absolute path. Names "_" and "" are left out:

@@ -189,7 +189,8 @@ func (e *expansion) cases() []binding {
 	cases := []binding{{}}
 	for _, leaf := range slices.Sorted(maps.Keys(leaves)) {
 		choices := e.choices(leaf, leaves[leaf])
-		if len(cases)*len(choices) > maxCases {
+		e.steps += len(cases) * len(choices)
+		if len(cases)*len(choices) > maxCases || e.steps > maxSteps {
 			e.fault(e.at, "the certificate %s depends on too many values of variables; not all are tried", e.certificate)
 			choices = choices[len(choices)-1:]
 		}
