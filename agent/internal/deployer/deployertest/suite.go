@@ -4,10 +4,14 @@ package deployertest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +80,7 @@ func (t conformance) files() {
 		if !filepath.IsAbs(f.Path) {
 			t.Errorf("file %q is not absolute", f.Path)
 		}
-		if f.Path != t.h.Target.Certificate && f.Path != t.h.Target.Key {
+		if !slices.Contains(t.paths(), f.Path) {
 			t.Errorf("file %s does not stand in the target", f.Path)
 		}
 		if holdsKey := bytes.Contains(f.Data, []byte("PRIVATE KEY")); holdsKey != f.Secret {
@@ -86,12 +90,8 @@ func (t conformance) files() {
 			t.Error("a key comes after a certificate")
 		}
 	}
-	back, err := bundle.Parse(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if back.LeafSHA256() != b.LeafSHA256() || len(back.Chain) != len(b.Chain) || back.Key == nil {
-		t.Error("leaf, chain and key do not come back from the files")
+	if back, err := tls.X509KeyPair(all, all); err != nil || bundle.LeafSHA256(back.Leaf) != b.LeafSHA256() || len(back.Certificate) != 1+len(b.Chain) {
+		t.Errorf("leaf, chain and key do not come back from the files: %v", err)
 	}
 	if _, err := t.h.Deployer.Files(t.h.Target, &bundle.Bundle{Leaf: b.Leaf, Chain: b.Chain}); err == nil {
 		t.Error("a bundle without a key is accepted")
@@ -103,7 +103,7 @@ func (t conformance) good() {
 		t.Fatal(err)
 	}
 	b := t.ca.Issue(t, Name)
-	WritePair(t, b, t.h.Target.Certificate, t.h.Target.Key)
+	t.install(b)
 	if err := t.h.Deployer.Test(t.Context(), t.h.Target); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func (t conformance) good() {
 func (t conformance) reloadsMany() {
 	for range 3 {
 		b := t.ca.Issue(t, Name)
-		WritePair(t, b, t.h.Target.Certificate, t.h.Target.Key)
+		t.install(b)
 		t.reloadAndSee(b)
 	}
 }
@@ -139,13 +139,9 @@ func (t conformance) broken() {
 }
 
 func (t conformance) mismatched() {
-	pem, err := t.ca.Issue(t, Name).KeyPEM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(t.h.Target.Key, pem, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	b := t.ca.Issue(t, Name)
+	b.Key = t.ca.Issue(t, Name).Key
+	t.install(b)
 	t.wantStep(t.h.Deployer.Test(t.Context(), t.h.Target), agent.PhaseTest)
 }
 
@@ -166,7 +162,7 @@ func (t conformance) jammed() {
 		t.Skip("this deployer cannot know whether its server reloaded; the probe tells")
 	}
 	t.h.Jam()
-	WritePair(t, t.ca.Issue(t, Name), t.h.Target.Certificate, t.h.Target.Key)
+	t.install(t.ca.Issue(t, Name))
 	err := t.h.Deployer.Reload(t.Context(), t.h.Target)
 	var step *agent.StepError
 	if !errors.As(err, &step) || step.Phase != agent.PhaseReload {
@@ -199,22 +195,24 @@ func (t conformance) notRunning() {
 }
 
 func (t conformance) changesNothing() {
-	before := [2][]byte{t.read(t.h.Target.Certificate), t.read(t.h.Target.Key)}
+	before := t.contents()
 	if err := errors.Join(t.h.Deployer.Test(t.Context(), t.h.Target), t.h.Deployer.Reload(t.Context(), t.h.Target)); err != nil {
 		t.Fatal(err)
 	}
-	after := [2][]byte{t.read(t.h.Target.Certificate), t.read(t.h.Target.Key)}
-	if !bytes.Equal(before[0], after[0]) || !bytes.Equal(before[1], after[1]) {
+	if !maps.Equal(before, t.contents()) {
 		t.Error("test or reload changed a file of the target")
 	}
 }
 
 func (t conformance) keyStaysPrivate() {
-	key := t.read(t.h.Target.Key)
-	if err := os.WriteFile(t.h.Target.Certificate, key, 0o600); err != nil {
+	key, err := t.ca.Issue(t, Name).KeyPEM()
+	if err != nil {
 		t.Fatal(err)
 	}
-	err := t.h.Deployer.Test(t.Context(), t.h.Target)
+	if err := os.WriteFile(cmp.Or(t.h.Target.Certificate, t.h.Target.Combined), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = t.h.Deployer.Test(t.Context(), t.h.Target)
 	if err == nil {
 		t.Fatal("a key in place of the certificate passes the test")
 	}
@@ -225,11 +223,36 @@ func (t conformance) keyStaysPrivate() {
 	}
 }
 
-func (t conformance) read(path string) []byte {
+// paths are the files of the target.
+func (t conformance) paths() []string {
+	all := []string{t.h.Target.Certificate, t.h.Target.Key, t.h.Target.Chain, t.h.Target.Combined}
+	return slices.DeleteFunc(all, func(path string) bool { return path == "" })
+}
+
+// install writes b where the deployer wants it.
+func (t conformance) install(b *bundle.Bundle) {
 	t.Helper()
-	data, err := os.ReadFile(path) //nolint:gosec // the test made the file
+	files, err := t.h.Deployer.Files(t.h.Target, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data
+	for _, f := range files {
+		if err := os.WriteFile(f.Path, f.Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// contents are the files of the target as they stand.
+func (t conformance) contents() map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	for _, path := range t.paths() {
+		data, err := os.ReadFile(path) //nolint:gosec // the test made the file
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[path] = string(data)
+	}
+	return all
 }
