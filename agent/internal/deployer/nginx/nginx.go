@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/deployer/nginx/nginxconf"
+	"github.com/certferry/certferry/agent/internal/hostfs"
 	"github.com/certferry/certferry/agent/internal/process"
 	"github.com/certferry/certferry/gitstore/bundle"
 )
@@ -22,8 +24,10 @@ const (
 	// reloadBudget is how long a new worker process may take. nginx tries for 2.5 seconds to bind a busy port;
 	// a configuration of a thousand certificates needs about one second.
 	reloadBudget = 8 * time.Second
-	firstPause   = 10 * time.Millisecond
-	longestPause = 100 * time.Millisecond
+	// certificateBudget is added for each certificate where the budget did not suffice.
+	certificateBudget = 5 * time.Millisecond
+	firstPause        = 10 * time.Millisecond
+	longestPause      = 100 * time.Millisecond
 )
 
 // Runner runs a program and returns the tail of its output; see deployer.Run.
@@ -105,27 +109,43 @@ func (d *Deployer) reload(ctx context.Context, t agent.Selector) error {
 		return fmt.Errorf("reload nginx: %w", err)
 	}
 
-	wait, cancel := context.WithTimeout(ctx, d.budget)
+	reloaded, err := d.await(ctx, m, before, d.budget)
+	if err == nil && !reloaded {
+		reloaded, err = d.await(ctx, m, before, d.patience(ctx, m))
+	}
+	if err == nil && !reloaded {
+		err = fmt.Errorf("nginx master %d started no new worker process within %s: it did not take its configuration; its error log says why", m.PID, d.budget)
+	}
+	return err
+}
+
+// await waits for a worker process that was not there before, and then for those before to stop taking connections.
+// One of these that is too busy to hear that it shall end is no failure: the probe sees who answers.
+func (d *Deployer) await(ctx context.Context, m process.Process, before map[workerID]bool, budget time.Duration) (reloaded bool, err error) {
+	wait, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	reloaded := false
 	for pause := firstPause; rest(wait, pause); pause = min(2*pause, longestPause) {
 		now, err := d.workers(m)
 		if err != nil {
-			return err
+			return false, err
 		}
 		fresh, stale := compare(before, now)
-		if fresh && !stale {
-			return nil
-		}
 		reloaded = reloaded || fresh
+		if fresh && !stale {
+			return true, nil
+		}
 	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case reloaded:
-		return nil // An old worker is too busy to hear that it shall end; the probe sees who answers.
+	return reloaded, ctx.Err()
+}
+
+// patience is how much longer a reload may take, by the certificates that nginx has to load.
+func (d *Deployer) patience(ctx context.Context, m process.Process) time.Duration {
+	l, err := d.layoutOf(ctx, m)
+	if err != nil {
+		return 0
 	}
-	return fmt.Errorf("nginx master %d started no new worker process within %s: it did not take its configuration; its error log says why", m.PID, d.budget)
+	sites, _ := nginxconf.Parse(hostfs.New(""), l.config)
+	return time.Duration(len(sites)) * certificateBudget
 }
 
 // compare says whether there are workers that were not there before, and whether one of those before still takes

@@ -297,3 +297,34 @@ func TestUnreadableProc(t *testing.T) {
 		t.Errorf("error %v, want that of nginx -V", err)
 	}
 }
+
+// TestManyCertificates: a master that has thousands of certificates to load gets the time for it.
+func TestManyCertificates(t *testing.T) {
+	t.Parallel()
+	// The signal goes to a real process; its workers are made up.
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	config := filepath.Join(t.TempDir(), "nginx.conf")
+	text := "http { ssl_certificate_key k;" + strings.Repeat("server { listen 1 ssl; ssl_certificate c; }", 4000) + "}"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newProc(t)
+	pid := cmd.Process.Pid
+	p.master(t, pid, fakeMaster{title: "nginx: master process nginx -p / -c " + config})
+	d := nginx.New(nginx.Config{Proc: p.dir, ReloadBudget: 20 * time.Millisecond})
+	timer := time.AfterFunc(500*time.Millisecond, func() {
+		p.write(t, "42/cmdline", "nginx: worker process\x00")
+		p.write(t, "42/stat", fmt.Sprintf("42 (nginx) S %d 42 42 0 -1 4194560 1 1 0 0 0 0 0 0 20 0 1 0 778 1 1", pid))
+	})
+	defer timer.Stop()
+	if err := d.Reload(t.Context(), agent.Target{}); err != nil {
+		t.Error(err)
+	}
+}
