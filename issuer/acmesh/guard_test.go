@@ -98,6 +98,13 @@ func TestCurlGuard(t *testing.T) {
 		"split by a newline":  {args: []string{"https://ca.test/a"}, body: "{\"to\nken\":\"../x\"}", code: 8},
 		"split by a NUL":      {args: []string{"https://ca.test/a"}, body: "{\"to\x00ken\":\"../x\"}", code: 8},
 		"the second one":      {args: []string{"https://ca.test/a"}, body: `{"token":"a"},{"token":"../"}`, code: 8},
+		"split by a CR":       {args: []string{"https://ca.test/a"}, body: "{\"to\rken\":\"../x\"}", code: 8},
+		"a tab before":        {args: []string{"https://ca.test/a"}, body: "{\"token\"\t:\t\"../x\"}", code: 8},
+		"two in a row":        {args: []string{"https://ca.test/a"}, body: `{"token":"token":"../x"}`, code: 8},
+		"another string":      {args: []string{"https://ca.test/a"}, body: `{"detail":"no \"token\" here","x":"../"}`},
+		"a space in it":       {args: []string{"https://ca.test/a"}, body: `{"token":"a b"}`, code: 8},
+		"pretty":              {args: []string{"https://ca.test/a"}, body: "{\r\n\t\"token\" : \"abc\"\r\n}\n\n"},
+		"nothing":             {args: []string{"https://ca.test/a"}},
 		"no end":              {args: []string{"https://ca.test/a"}, body: `{"token":"a`, code: 8},
 		"long":                {args: []string{"https://ca.test/a"}, body: `{"token":"` + strings.Repeat("a", 300) + `"}`, code: 8},
 		"escape sequence":     {args: []string{"https://ca.test/a"}, body: "{\"a\":\"\x1b[31m\"}", code: 8},
@@ -110,12 +117,13 @@ func TestCurlGuard(t *testing.T) {
 			dir := t.TempDir()
 			body, curl := filepath.Join(dir, "body"), filepath.Join(dir, "curl")
 			err := errors.Join(os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.WriteFile(body, []byte(tt.body), 0o600),
-				os.WriteFile(curl, []byte("#!/bin/sh\nexec cat "+body+"\n"), 0o700))
+				os.WriteFile(curl, []byte("#!/bin/sh\nexec /bin/cat "+body+"\n"), 0o700))
 			if err != nil {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("/bin/sh", append([]string{acmesh.CurlScript}, tt.args...)...)
-			cmd.Env = []string{"PATH=/usr/bin:/bin", "CERTFERRY_CA=https://ca.test/", "CERTFERRY_CURL=" + curl, "CERTFERRY_RUN=" + dir}
+			// It runs for each request, so that it starts no other program.
+			cmd.Env = []string{"PATH=/nonexistent", "CERTFERRY_CA=https://ca.test/", "CERTFERRY_CURL=" + curl, "CERTFERRY_RUN=" + dir}
 			out, err := cmd.Output()
 			if cmd.ProcessState.ExitCode() != tt.code {
 				t.Errorf("exit code %d (%v), want %d", cmd.ProcessState.ExitCode(), err, tt.code)
@@ -127,6 +135,21 @@ func TestCurlGuard(t *testing.T) {
 				t.Errorf("left: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestCurlGuardEnds: an answer without end is not waited for, and nothing of it comes through.
+func TestCurlGuardEnds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	curl := filepath.Join(dir, "curl")
+	if err := os.WriteFile(curl, []byte("#!/bin/sh\nexec /usr/bin/yes \"{}\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", acmesh.CurlScript, "https://ca.test/a")
+	cmd.Env = []string{"CERTFERRY_CA=https://ca.test/", "CERTFERRY_CURL=" + curl, "CERTFERRY_RUN=" + dir}
+	if out, err := cmd.Output(); err == nil || len(out) > 0 {
+		t.Errorf("%d bytes came through (%v)", len(out), err)
 	}
 }
 
