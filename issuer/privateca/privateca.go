@@ -96,7 +96,7 @@ func newAuthority(name string, now time.Time, life time.Duration, parent *x509.C
 	return certificate, key, err
 }
 
-// signAuthority certifies the key of an authority.
+// signAuthority certifies the key of an authority, for no longer than its parent lasts.
 func signAuthority(name string, now time.Time, life time.Duration, parent *x509.Certificate, parentKey, key crypto.Signer, permitted []string) (*x509.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: serialNumber(), Subject: pkix.Name{CommonName: name},
@@ -108,6 +108,12 @@ func signAuthority(name string, now time.Time, life time.Duration, parent *x509.
 	if parent == nil {
 		parent, signer = template, key
 	} else {
+		if template.NotAfter.After(parent.NotAfter) {
+			template.NotAfter = parent.NotAfter
+		}
+		if !template.NotBefore.Before(template.NotAfter) {
+			return nil, errors.New("make CA certificate: the root has expired: make a new CA")
+		}
 		// The intermediate signs leaves only.
 		template.MaxPathLenZero = true
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}

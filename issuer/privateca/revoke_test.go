@@ -234,3 +234,24 @@ func TestRenewIntermediate(t *testing.T) {
 	}
 	f.issue(bundle.ECDSAP256, "still.internal.example")
 }
+
+// TestAnIntermediateEndsWithItsRoot: behind a root that has ended, clients trust nothing.
+func TestAnIntermediateEndsWithItsRoot(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.now = f.now.Add(19 * 365 * 24 * time.Hour)
+	f.must(privateca.RenewIntermediate(f.dir, f.now))
+	f.open()
+	root, _ := pem.Decode(f.ca.RootPEM())
+	trusted, err := x509.ParseCertificate(root.Bytes)
+	f.must(err)
+	f.now = trusted.NotAfter.Add(-time.Hour)
+	for _, c := range f.issue(bundle.ECDSAP256, "late.example") {
+		if c.NotAfter.After(trusted.NotAfter) {
+			t.Errorf("%s lasts until %s, the root until %s", c.Subject, c.NotAfter, trusted.NotAfter)
+		}
+	}
+	if err := privateca.RenewIntermediate(f.dir, trusted.NotAfter.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "the root has expired") {
+		t.Errorf("behind the end of the root: %v", err)
+	}
+}
