@@ -369,14 +369,18 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func (c *Config) checkNumbers() error {
-	var level slog.Level
-	var faults []error
+func (c *Config) checkDirectories() (faults []error) {
 	for i, d := range c.ACMEDirectories {
 		if u, err := url.Parse(d); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 			faults = append(faults, fault("acme_directories["+strconv.Itoa(i)+"]", "must be an https:// URL"))
 		}
 	}
+	return faults
+}
+
+func (c *Config) checkNumbers() error {
+	var level slog.Level
+	faults := c.checkDirectories()
 	for i, text := range c.RolloutWaves {
 		if _, err := manifest.ParseWave(text); err != nil {
 			faults = append(faults, fault("rollout_waves["+strconv.Itoa(i)+"]", err.Error()))
@@ -387,6 +391,8 @@ func (c *Config) checkNumbers() error {
 		key, what string
 	}{
 		{c.Workers >= 1 && c.Workers <= 64, "workers", "must lie between 1 and 64"},
+		{c.IssuerWorkers >= 1 && c.IssuerWorkers <= 64, "issuer_workers", "must lie between 1 and 64"},
+		{c.ACMETLSPort >= 1 && c.ACMETLSPort <= 65535, "acme_tls_port", "must be a port"},
 		{c.ACMEStandalonePort >= 1 && c.ACMEStandalonePort <= 65535, "acme_standalone_port", "must be a port"},
 		{c.ACMEDNSWait > 0 && c.ACMEDNSWait <= time.Hour, "acme_dns_wait", "must be at most 1h"},
 		{slices.Contains([]string{preflightEnforce, preflightReport, preflightOff}, c.ACMEPreflight), "acme_preflight", "must be enforce, report or off"},

@@ -104,6 +104,8 @@ func TestLoadConfigRefuses(t *testing.T) {
 		{"plain public URL", "public_url: http://hub.example.com\n", "", "public_url: must start with https://"},
 		{"plain ACME", "acme_directories: ['http://acme.example/dir']\n", "", "acme_directories[0]: must be an https:// URL"},
 		{"no workers", "workers: -1\n", "", "workers: must lie between"},
+		{"no workers of an issuer", "issuer_workers: -1\n", "", "issuer_workers: must lie between"},
+		{"no port", "acme_tls_port: 70000\n", "", "acme_tls_port: must be a port"},
 		{"patience", "acme_dns_wait: 2h\n", "", "acme_dns_wait: must be at most"},
 		{"hasty loop", "reconcile_interval: 1ms\n", "", "reconcile_interval: must lie between"},
 		{"log level", "log_level: loud\n", "", "log_level: must be"},
