@@ -126,7 +126,7 @@ func (m *acmeImport) certificate(ctx context.Context, c *acmehome.Certificate) e
 		m.left("certificate %s: there is a certificate %s already", c.Folder, wish.Name)
 		return nil
 	}
-	edits, err := m.issuerOf(c, wish)
+	made, err := m.issuerOf(c, wish)
 	if err != nil {
 		m.left("certificate %s: %v", c.Folder, err)
 		return nil
@@ -135,6 +135,16 @@ func (m *acmeImport) certificate(ctx context.Context, c *acmehome.Certificate) e
 	if err != nil {
 		m.left("certificate %s: %v", c.Folder, err)
 		return nil
+	}
+	edits := []gitrepo.Edit{{Path: manifest.CertificatePath(wish.Name), Data: data}}
+	if made != nil { // only now: its file comes with that of a certificate
+		if data, err = made.Encode(); err != nil {
+			m.left("certificate %s: %v", c.Folder, err)
+			return nil
+		}
+		edits = append(edits, gitrepo.Edit{Path: manifest.IssuerPath(made.Name), Data: data})
+		m.snapshot.Issuers[made.Name] = made
+		m.report.Issuers = append(m.report.Issuers, made.Name)
 	}
 	for _, ch := range append([]manifest.NamedChallenge{{Challenge: *wish.Challenge}}, wish.Challenges...) {
 		m.credential(ctx, ch.Hook, ch.Credential)
@@ -148,7 +158,7 @@ func (m *acmeImport) certificate(ctx context.Context, c *acmehome.Certificate) e
 		Certificate: wish.Name, Bundle: issued, Issued: manifest.IssuedCertificate{Issuer: wish.Issuer, KeyType: wish.KeyType},
 		Change: gitstore.Change{
 			Subject: "import certificate " + wish.Name, Body: "It was issued by acme.sh before.",
-			Edits: append(edits, gitrepo.Edit{Path: manifest.CertificatePath(wish.Name), Data: data}),
+			Edits: edits,
 			BeforeRef: func(commit string) error {
 				return m.hub.db.Audit(ctx, hub.AuditEvent{
 					At: m.hub.opt.Now(), Actor: localActor.Name, Action: "import-certificate", Object: wish.Name, Outcome: hub.OutcomeOK, Detail: "commit " + commit,
@@ -226,8 +236,8 @@ func challengeOf(place, alias string) (manifest.Challenge, error) {
 	return c, nil
 }
 
-// issuerOf finds the issuer of a certificate, or makes one: its file is to be written then.
-func (m *acmeImport) issuerOf(c *acmehome.Certificate, wish *manifest.Certificate) ([]gitrepo.Edit, error) {
+// issuerOf finds the issuer of a certificate, or answers one that is to be made.
+func (m *acmeImport) issuerOf(c *acmehome.Certificate, wish *manifest.Certificate) (made *manifest.Issuer, err error) {
 	if !slices.Contains(m.hub.cfg.ACMEDirectories, c.Directory) {
 		return nil, fmt.Errorf("the configuration does not allow its CA: add %q to acme_directories", c.Directory)
 	}
@@ -239,7 +249,7 @@ func (m *acmeImport) issuerOf(c *acmehome.Certificate, wish *manifest.Certificat
 	if wish.Issuer != "" {
 		return nil, nil
 	}
-	made := &manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: c.Directory}}
+	made = &manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: c.Directory}}
 	if known, ok := acmesh.CAOf(c.Directory); ok {
 		made.Name = strings.ReplaceAll(known.ID, "_", "-")
 	}
@@ -251,14 +261,8 @@ func (m *acmeImport) issuerOf(c *acmehome.Certificate, wish *manifest.Certificat
 			made.ACME.Email = a.Email
 		}
 	}
-	data, err := made.Encode()
-	if err != nil {
-		return nil, err
-	}
-	m.snapshot.Issuers[made.Name] = made
 	wish.Issuer = made.Name
-	m.report.Issuers = append(m.report.Issuers, made.Name)
-	return []gitrepo.Edit{{Path: manifest.IssuerPath(made.Name), Data: data}}, nil
+	return made, nil
 }
 
 // credential keeps the variables that acme.sh saved for a hook.

@@ -160,6 +160,33 @@ func TestImportACME(t *testing.T) {
 	}
 }
 
+// TestImportAfterACertificateThatIsLeft: the issuer that it would have brought comes with the next one.
+func TestImportAfterACertificateThatIsLeft(t *testing.T) {
+	t.Parallel()
+	cfg, _ := initialised(t)
+	cfg.ACMEDirectories = []string{"https://ca.example:14000/dir"}
+	home := t.TempDir()
+	overwrite(t, filepath.Join(home, "account.conf"), "")
+	for name, extra := range map[string]string{"a.example.com": "Le_Preferred_Chain='" + strings.Repeat("x", 5000) + "'\n", "b.example.com": ""} {
+		chain, key := issuedPEM(t, t.TempDir(), name)
+		folder := filepath.Join(home, name+"_ecc")
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, filepath.Join(folder, name+".conf"), "Le_Domain='"+name+"'\nLe_Alt='no'\nLe_Webroot='stateless'\nLe_API='https://ca.example:14000/dir'\n"+extra)
+		overwrite(t, filepath.Join(folder, "fullchain.cer"), chain)
+		overwrite(t, filepath.Join(folder, name+".key"), key)
+	}
+	got, err := ImportACME(t.Context(), cfg, time.Now, home, false)
+	if err != nil || len(got.Left) != 1 || len(got.Certificates) != 1 || len(got.Issuers) != 1 {
+		t.Fatalf("%+v %v", got, err)
+	}
+	main := fleetOf(t, cfg)
+	if wish := main.Certificates["b.example.com"]; wish == nil || main.Issuers[wish.Issuer] == nil {
+		t.Errorf("%+v, issuers %v", wish, main.Issuers)
+	}
+}
+
 // TestImportOfARealHome takes over what the real acme.sh left behind, account included.
 func TestImportOfARealHome(t *testing.T) {
 	t.Parallel()
