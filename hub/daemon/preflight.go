@@ -47,6 +47,7 @@ func (h *Hub) newPreflight(drivers *issuers) (*preflight.Checker, error) {
 	}
 	return preflight.New(preflight.Config{
 		DNS: dns, Now: h.opt.Now, CA: caOf, Thumbprint: drivers.thumbprint, Time: drivers.caTime, Program: drivers.program,
+		Webroot: drivers.webroot,
 		Credential: func(_ context.Context, name string) error {
 			_, err := drivers.credentials(name)
 			return err
@@ -102,6 +103,19 @@ func (f *issuers) program(at *manifest.Issuer) error {
 		return verify(distribution.Script)
 	}
 	return nil
+}
+
+// webroot says why orders of an issuer put no tokens below a folder.
+func (f *issuers) webroot(at *manifest.Issuer, folder string) error {
+	driver, err := f.driver(at)
+	if err != nil {
+		return errors.New("no driver") // whatever its class: program tells why
+	}
+	places, ok := driver.(interface{ CheckWebroot(path string) error })
+	if !ok {
+		return nil
+	}
+	return places.CheckWebroot(folder)
 }
 
 // caTime is the clock of the issuer's CA; zero where it cannot be asked, which another check tells.

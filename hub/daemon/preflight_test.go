@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub/internal/preflight"
+	"github.com/certferry/certferry/issuer"
 )
 
 // noPlace is a certificate whose order would fail, whatever the network: nothing says how its name is proven.
@@ -17,7 +19,7 @@ var noPlace = &manifest.Certificate{Name: "www", Names: []string{"www.example.co
 func testChecker(t *testing.T, drivers *issuers) *preflight.Checker {
 	t.Helper()
 	c, err := preflight.New(preflight.Config{
-		DNS: &preflight.DNS{}, CA: caOf, Thumbprint: drivers.thumbprint, Program: drivers.program, Time: drivers.caTime,
+		DNS: &preflight.DNS{}, CA: caOf, Thumbprint: drivers.thumbprint, Program: drivers.program, Time: drivers.caTime, Webroot: drivers.webroot,
 		Credential: func(context.Context, string) error { return nil }, Now: time.Now,
 		Free: func() (uint64, error) { return freeBytes(drivers.cfg.DataDir) },
 	})
@@ -54,6 +56,28 @@ func TestPreflightOfOrders(t *testing.T) {
 	bad := Config{ACMEPreflight: "sometimes"}
 	if err := bad.Complete(); err == nil {
 		t.Error("acme_preflight may be anything")
+	}
+}
+
+// A check writes nowhere where an order would not: an operator names the folder, and the hub may be root.
+func TestPreflightWritesWhereOrdersMay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := filepath.Join(dir, "acme.sh")
+	overwrite(t, script, "#!/bin/sh\n")
+	cfg := Config{DataDir: t.TempDir(), ACMEScript: script, ACMEUnpinned: true, ACMEUser: "root"}
+	cfg.setDefaults()
+	le := &manifest.Issuer{Name: "le", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: cfg.ACMEDirectories[0]}}
+	drivers := newIssuers(&cfg, time.Now, discard)
+	for folder, permitted := range map[string]bool{dir: true, cfg.DataDir: false, "/etc": false, "/": false} {
+		err := drivers.webroot(le, folder)
+		if failed, ok := errors.AsType[*issuer.Error](err); (err == nil) != permitted || ok && failed.Class != issuer.Permanent {
+			t.Errorf("%s: %v", folder, err)
+		}
+	}
+	cfg.ACMEScript = ""
+	if err := newIssuers(&cfg, time.Now, discard).webroot(le, dir); err == nil {
+		t.Error("without acme.sh, tokens are written")
 	}
 }
 

@@ -107,6 +107,9 @@ func (i *Issuer) portsOf(req *issuer.Request) []int {
 // systemDirs are no webroots: an operator names a webroot, and the hub may be root.
 var systemDirs = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr/bin", "/usr/lib", "/usr/sbin"}
 
+// CheckWebroot says why no order puts tokens below a folder, by an *issuer.Error of class permanent; nil where one may.
+func (i *Issuer) CheckWebroot(path string) error { return i.cfg.checkWebroot(path) }
+
 // checkWebroot refuses a folder that is none, and those where nobody's web server reads.
 func (c *Config) checkWebroot(path string) error {
 	resolved, err := filepath.EvalSymlinks(path)

@@ -69,6 +69,31 @@ func TestWebrootThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// TestWebrootThatOrdersLeave: where an order puts no token, a check puts none either.
+func TestWebrootThatOrdersLeave(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	before, err := os.Stat(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(newZones(t, "www.example.com. A 127.0.0.1"))
+	for _, tt := range []struct {
+		err  error
+		want hub.FindingState
+		text string
+	}{
+		{&issuer.Error{Class: issuer.Permanent, Detail: "it is the system's"}, hub.FindingFailed, "it is the system's"},
+		{errors.New("no driver"), hub.FindingSkipped, "nothing can be ordered"},
+	} {
+		cfg.Webroot = func(*manifest.Issuer, string) error { return tt.err }
+		wants(t, find(t, run(t, cfg, webWish("webroot", root, "www.example.com")), "http", "www.example.com"), tt.want, tt.text)
+	}
+	if after, err := os.Stat(root); err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("it was written to: %v", err)
+	}
+}
+
 // TestStateless asks web servers of all kinds for a token of nobody's.
 func TestStateless(t *testing.T) {
 	t.Parallel()

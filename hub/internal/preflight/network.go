@@ -149,6 +149,9 @@ func (k *check) web(ctx context.Context, name string, c *manifest.Challenge, add
 		}
 		content = token + "." + thumbprint
 	default:
+		if found := k.webroot(name, c.Webroot); found != nil {
+			return found
+		}
 		remove, err := putToken(c.Webroot, token, content)
 		if err != nil {
 			return []hub.Finding{failed("http", name, issuer.Permanent, "no token can be written into the webroot on the hub: "+reason(err), "make the folder, and let the hub's user write there")}
@@ -160,6 +163,23 @@ func (k *check) web(ctx context.Context, name string, c *manifest.Challenge, add
 		found = append(found, k.answer(ctx, name, c, address, k.fetch(ctx, name, address, token, content)))
 	}
 	return found
+}
+
+// webroot is what keeps the hub from writing into a folder: an order would not, and neither does a check.
+func (k *check) webroot(name, folder string) []hub.Finding {
+	if k.cfg.Webroot == nil {
+		return nil
+	}
+	err := k.cfg.Webroot(k.at, folder)
+	refused, ok := errors.AsType[*issuer.Error](err)
+	switch {
+	case err == nil:
+		return nil
+	case ok && refused.Class == issuer.Permanent:
+		return []hub.Finding{failed("http", name, issuer.Permanent, refused.Detail, "name the folder that the web server serves")}
+	default:
+		return []hub.Finding{skipped("http", name, "no token was put into the webroot, as nothing can be ordered", "mend what acme.sh lacks")}
+	}
 }
 
 // reason is the cause of a file's error without its path, which the certificate shows already.

@@ -42,6 +42,9 @@ type Config struct {
 	CA func(*manifest.Issuer) CA
 	// Thumbprint is that of the issuer's account (RFC 7638), for the method stateless.
 	Thumbprint func(ctx context.Context, at *manifest.Issuer) (string, error)
+	// Webroot says why an order puts no tokens below a folder, by an *issuer.Error of class permanent, and by another error
+	// where nothing is ordered at all; nil for no check.
+	Webroot func(at *manifest.Issuer, folder string) error
 	// Credential says why a credential cannot be used, nil where it can.
 	Credential func(ctx context.Context, name string) error
 	// Ledger answers a *ledger.WaitError where the order would wait for a limit; nil where nothing is counted.
