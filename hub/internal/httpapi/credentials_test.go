@@ -142,6 +142,14 @@ func TestTestingACredential(t *testing.T) {
 	if event := w.audit(); event.Action != "test-credential" || event.Object != "cloud" || event.Detail != "below zone.example" || event.Actor != "op" {
 		t.Errorf("%+v", event)
 	}
+	// What was found is of the old values.
+	fresh := apiv1.CredentialRequest{Name: "cloud", Provider: "dns_cloud", Values: map[string]string{"CLOUD_Key": "another"}}
+	if got := w.send(http.MethodPut, at, admin, fresh); got.status != http.StatusOK {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := w.get(at+"/test", operator); got.status != http.StatusNotFound {
+		t.Errorf("a test of values that are gone: %d %s", got.status, got.body)
+	}
 }
 
 // endOfTest asks until a test is over.

@@ -75,6 +75,15 @@ func (v *Vault) runTest(ctx context.Context, test *Test, c issuer.Challenge) {
 	test.Running, test.Err = false, err
 }
 
+// forgetTest forgets what a test found: it was of other values.
+func (v *Vault) forgetTest(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if test := v.tests[name]; test != nil && !test.Running {
+		delete(v.tests, name)
+	}
+}
+
 // LastTest shows the newest test of a credential since the hub started.
 func (v *Vault) LastTest(name string) (Test, bool) {
 	v.mu.Lock()

@@ -93,6 +93,7 @@ func (v *Vault) Put(ctx context.Context, c hub.Credential, values map[string]str
 		return fmt.Errorf("keep credential %s: %w", c.Name, err)
 	}
 	c.Variables = slices.Sorted(maps.Keys(values))
+	defer v.forgetTest(c.Name)
 	err = v.cfg.Store.PutCredential(ctx, c, create, event)
 	switch {
 	case create && errors.Is(err, hub.ErrConflict):
@@ -182,6 +183,7 @@ func lacks(options []issuer.DNSOption, values map[string]string) (names []string
 
 // Delete forgets a credential.
 func (v *Vault) Delete(ctx context.Context, name string, event hub.AuditEvent) error {
+	defer v.forgetTest(name)
 	err := v.cfg.Store.DeleteCredential(ctx, name, event)
 	if errors.Is(err, hub.ErrNotFound) {
 		return errNone()
