@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
@@ -105,7 +106,7 @@ func completeEndpoint(e *hub.Endpoint) error {
 	if n, perr := strconv.Atoi(port); err != nil || host == "" || perr != nil || n < 1 || n > 65535 {
 		return invalid("body.address", "must be a host and a port such as www.example.com:443")
 	}
-	if ip := net.ParseIP(host); ip == nil && manifest.ValidDNSName(host) != nil {
+	if ip := net.ParseIP(host); ip == nil && !isHost(host) {
 		return invalid("body.address", "the host must be a DNS name or an IP address")
 	} else if ip != nil && (ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified()) {
 		return invalid("body.address", "link-local addresses are not looked at: machines keep there what is only for themselves")
@@ -113,13 +114,18 @@ func completeEndpoint(e *hub.Endpoint) error {
 	if e.ServerName == "" {
 		e.ServerName = host
 	}
-	if net.ParseIP(e.ServerName) == nil && manifest.ValidDNSName(e.ServerName) != nil {
+	if net.ParseIP(e.ServerName) == nil && !isHost(e.ServerName) {
 		return invalid("body.server_name", "must be a DNS name")
 	}
 	if e.Trust == "" {
 		e.Trust = "system"
 	}
 	return nil
+}
+
+// isHost says whether a name is one that a client can ask for: a wildcard stands in certificates only.
+func isHost(name string) bool {
+	return manifest.ValidDNSName(name) == nil && !strings.HasPrefix(name, "*.")
 }
 
 func (s *server) deleteEndpoint(ctx context.Context, c *call, in *IDInput) (*none, error) {
