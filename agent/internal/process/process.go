@@ -152,8 +152,9 @@ func (fsys FS) Owned(pid int) error {
 	return fmt.Errorf("process %d does not belong to root", pid)
 }
 
-// Foreign says whether a process lives in another mount namespace (a container) or below another root folder, where
-// its paths mean other files; root is then the folder below which they lie, for hostfs.New.
+// Foreign says whether a process lives in a container or below another root folder, where its paths mean other files;
+// root is then the folder below which they lie, for hostfs.New. A mount namespace alone does not make it foreign:
+// services have one for a private /tmp.
 func (fsys FS) Foreign(pid int) (root string, foreign bool, err error) {
 	dir, err := os.Readlink(fsys.Path(pid, "root"))
 	if err != nil {
@@ -164,8 +165,16 @@ func (fsys FS) Foreign(pid int) (root string, foreign bool, err error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return "", false, fmt.Errorf("compare mount namespaces with process %d: %w", pid, err)
 	}
-	if dir == "/" && mine == its {
-		return "", false, nil
+	if dir == "/" {
+		if mine == its {
+			return "", false, nil
+		}
+		ours, err1 := fsys.mountsOf("self")
+		theirs, err2 := fsys.mountsOf(strconv.Itoa(pid))
+		// What cannot be compared is taken to be another world.
+		if errors.Join(err1, err2) == nil && sameFiles(ours, theirs) {
+			return "", false, nil
+		}
 	}
 	return fsys.Path(pid, "root"), true, nil
 }

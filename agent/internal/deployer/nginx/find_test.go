@@ -68,29 +68,28 @@ func TestFindRunning(t *testing.T) {
 	}
 }
 
-// TestFindInNamespace: the configuration of an nginx in another mount namespace is read as it sees it, its binary is
-// not run here, and the deployer does not touch it.
-func TestFindInNamespace(t *testing.T) {
-	t.Parallel()
+// namespaced starts an nginx with a configuration and a pair in a new folder, in a mount namespace of its own in which
+// the shell commands of prepare were run; "$1" is the folder, "$2" where nginx is to find it.
+func namespaced(t *testing.T, prepare, seen string) (dir string, pid int) {
+	t.Helper()
 	binary := deployertest.Program(t, "nginx")
 	if out, err := exec.Command("unshare", "--mount", "true").CombinedOutput(); err != nil {
 		t.Skipf("SKIP: no mount namespaces here: %v: %s", err, out)
 	}
-	dir := t.TempDir()
-	inside, outside := filepath.Join(dir, "inside"), filepath.Join(dir, "outside")
-	config := filepath.Join(outside, "nginx.conf")
+	dir = t.TempDir()
+	if seen == "" {
+		seen = dir
+	}
 	const text = "daemon off; pid nginx.pid; error_log error.log; events {} http { access_log off; client_body_temp_path t1; " +
 		"proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n" +
 		"server { listen unix:%s/s ssl; ssl_certificate site.pem; ssl_certificate_key site.key; } }\n"
-	b := deployertest.NewCA(t, time.Now()).Issue(t, deployertest.Name)
-	for _, d := range []string{inside, outside} {
-		if err := errors.Join(os.Mkdir(d, 0o755), os.WriteFile(filepath.Join(d, "nginx.conf"), fmt.Appendf(nil, text, d), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		deployertest.WritePair(t, b, filepath.Join(d, "site.pem"), filepath.Join(d, "site.key"))
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), fmt.Appendf(nil, text, dir), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	b := deployertest.NewCA(t, time.Now()).Issue(t, deployertest.Name)
+	deployertest.WritePair(t, b, filepath.Join(dir, "site.pem"), filepath.Join(dir, "site.key"))
 	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
-		`mount --bind "$1" "$2" && exec "$3" -p "$2" -c nginx.conf -e stderr`, "sh", inside, outside, binary)
+		prepare+` && exec "$3" -p "$2" -c "$2/nginx.conf" -e stderr`, "sh", dir, seen, binary)
 	var output strings.Builder
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
@@ -103,27 +102,59 @@ func TestFindInNamespace(t *testing.T) {
 			t.Log(output.String())
 		}
 	})
-	run := func(_ context.Context, _ string, argv []string) (string, error) {
-		return "", fmt.Errorf("%q is run", argv)
-	}
-	finder := nginx.NewFinder(nginx.Config{Run: run, Root: t.TempDir()})
-	var i agent.Instance
-	for deadline := time.Now().Add(20 * time.Second); i.PID == 0 && time.Now().Before(deadline); {
-		found, err := finder.Find(t.Context())
+	return dir, cmd.Process.Pid
+}
+
+// found waits for the instance of a process.
+func found(t *testing.T, finder *nginx.Finder, pid int) agent.Instance {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		all, err := finder.Find(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		i = byPID(found, cmd.Process.Pid)
+		if i := byPID(all, pid); i.PID != 0 {
+			return i
+		}
 	}
-	if i.Version == "" || i.Config != config || i.Root != fmt.Sprintf("/proc/%d/root", i.PID) || len(i.Sites) != 1 || len(i.Faults) != 0 {
+}
+
+// TestFindInNamespace: the configuration of an nginx in another mount namespace is read as it sees it, its binary is
+// not run here, and the deployer does not touch it.
+func TestFindInNamespace(t *testing.T) {
+	t.Parallel()
+	// What is mounted below /tmp makes no other world: services have a /tmp of their own.
+	_, pid := namespaced(t, `mount --bind "$1" "$2"`, "/mnt")
+	run := func(_ context.Context, _ string, argv []string) (string, error) {
+		return "", fmt.Errorf("%q is run", argv)
+	}
+	i := found(t, nginx.NewFinder(nginx.Config{Run: run, Root: t.TempDir()}), pid)
+	if i.Version == "" || i.Config != "/mnt/nginx.conf" || i.Root != fmt.Sprintf("/proc/%d/root", pid) || len(i.Sites) != 1 || len(i.Faults) != 0 {
 		t.Fatalf("found %+v", i)
 	}
-	if l := i.Sites[0].Listeners[0].Address; l != inside+"/s" {
-		t.Errorf("the configuration outside was read: listener %s", l)
+	if c := i.Sites[0].Certificate; c != "/mnt/site.pem" {
+		t.Errorf("certificate %s", c)
 	}
 	d := nginx.New(nginx.Config{Run: run})
-	if err := d.Test(t.Context(), agent.Target{Instance: agent.Selector{Config: config}}); err == nil || !strings.Contains(err.Error(), "container") {
+	if err := d.Test(t.Context(), agent.Target{Instance: agent.Selector{Config: i.Config}}); err == nil || !strings.Contains(err.Error(), "container") {
 		t.Errorf("test: %v", err)
+	}
+}
+
+// TestPrivateTmp: a service with a private /tmp has a mount namespace of its own, as the agent's service has, and is
+// tested and reloaded all the same.
+func TestPrivateTmp(t *testing.T) {
+	t.Parallel()
+	dir, pid := namespaced(t, "mount -t tmpfs none /var/tmp", "")
+	i := found(t, nginx.NewFinder(nginx.Config{Run: deployer.Run, Root: t.TempDir()}), pid)
+	if i.Root != "" || len(i.Sites) != 1 {
+		t.Errorf("found %+v", i)
+	}
+	target := agent.Target{Instance: agent.Selector{Config: filepath.Join(dir, "nginx.conf")}}
+	if err := errors.Join(newDeployer().Test(t.Context(), target), newDeployer().Reload(t.Context(), target)); err != nil {
+		t.Error(err)
 	}
 }
 
