@@ -16,7 +16,7 @@ import (
 // TestRegistry knows the deployers that a policy may name.
 func TestRegistry(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"files", "nginx"} {
+	for _, name := range []string{"apache", "files", "haproxy", "nginx"} {
 		if deployer.Registry()[name] == nil {
 			t.Errorf("deployer %q is missing", name)
 		}
