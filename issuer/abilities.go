@@ -69,6 +69,13 @@ type Leftover struct {
 	Records []string
 }
 
+// Checker can say before an order what it would refuse of it.
+type Checker interface {
+	// Check is about all but the CSR: the names, the challenge and those that overrides hold by name. It talks to nobody; its
+	// error is an *Error.
+	Check(names []string, challenge Challenge, overrides map[string]Challenge) error
+}
+
 // DNSTester can try a DNS credential.
 type DNSTester interface {
 	// TestDNS adds a random TXT record below domain with c's hook and credentials, waits until it is seen, and removes it.

@@ -76,6 +76,7 @@ var (
 	_ issuer.AccountHolder   = (*Issuer)(nil)
 	_ issuer.Recoverer       = (*Issuer)(nil)
 	_ issuer.DNSTester       = (*Issuer)(nil)
+	_ issuer.Checker         = (*Issuer)(nil)
 )
 
 // New checks cfg. It talks to nobody.
@@ -191,6 +192,7 @@ func (i *Issuer) order(ctx context.Context, home *home, req *issuer.Request) ([]
 	chain, checkErr := home.chain(*req, i.cfg.Now())
 	if checkErr == nil {
 		req.Tell(issuer.Event{Phase: issuer.PhaseCheck, Line: "the certificate is what was ordered"})
+		i.checkPreferred(ctx, req, chain)
 		return chain, nil // also where it came in the last moment
 	}
 	if err != nil {
@@ -216,6 +218,18 @@ func (i *Issuer) order(ctx context.Context, home *home, req *issuer.Request) ([]
 	return nil, failed
 }
 
+// checkPreferred says where the CA has no chain of the wish: acme.sh takes the CA's first one then, without a word.
+func (i *Issuer) checkPreferred(ctx context.Context, req *issuer.Request, chain []*x509.Certificate) {
+	// As acme.sh compares: a part of the name is enough, in either case.
+	wish := strings.ToLower(req.PreferredChain)
+	if wish == "" || slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return strings.Contains(strings.ToLower(c.Issuer.CommonName), wish) }) {
+		return
+	}
+	got := oneLine(chain[len(chain)-1].Issuer.CommonName)
+	req.Tell(issuer.Event{Line: "the CA has no chain of " + req.PreferredChain + ": this one leads to " + got})
+	i.cfg.Logger.WarnContext(ctx, "preferred chain not offered by the CA", slog.String("order", req.ID), slog.String("preferred", req.PreferredChain), slog.String("issuer", got))
+}
+
 // clearAfter removes the records that acme.sh did not remove, as after it was stopped.
 func (i *Issuer) clearAfter(ctx context.Context, home *home, req *issuer.Request) error {
 	if len(home.left()) == 0 {
@@ -227,28 +241,45 @@ func (i *Issuer) clearAfter(ctx context.Context, home *home, req *issuer.Request
 	err := i.clearDNS(ctx, home, req.Progress)
 	if err != nil {
 		i.cfg.Logger.ErrorContext(ctx, "TXT records of an order are left", slog.String("order", req.ID), slog.Any("error", err))
-		req.Tell(issuer.Event{Line: err.Error()})
+		line := err.Error()
+		if len(home.standing()) > 0 {
+			line += "; the hub tries again when it starts next, or remove it by hand"
+		}
+		req.Tell(issuer.Event{Line: line})
 	}
 	return err
 }
 
-// remove deletes a home.
+// remove deletes a home. Where records are left, what their removal needs stays for the next Recover.
 func (i *Issuer) remove(ctx context.Context, home *home) {
-	if err := home.remove(); err != nil {
+	remove := home.remove
+	if len(home.standing()) > 0 {
+		remove = home.keep
+	}
+	if err := remove(); err != nil {
 		i.cfg.Logger.ErrorContext(ctx, "folder of acme.sh not removed", slog.Any("error", err))
 	}
 }
 
 // verify checks that the script and the hooks of a run are as they were published.
 func (i *Issuer) verify(h *home) error {
+	var hooks []hookOf
+	for _, r := range h.records(mapFile) {
+		hook, path, _ := strings.Cut(r.value, " ")
+		hooks = append(hooks, hookOf{r.name, hook, path})
+	}
+	return i.verifyFiles(hooks)
+}
+
+func (i *Issuer) verifyFiles(hooks []hookOf) error {
 	if i.cfg.Verify == nil {
 		return nil
 	}
 	files := []string{filepath.Base(i.cfg.Script)}
-	for _, r := range h.records(mapFile) {
+	for _, of := range hooks {
 		// Hooks of the administrator's own have no published form.
-		if _, path, _ := strings.Cut(r.value, " "); filepath.Dir(filepath.Dir(path)) == filepath.Dir(i.cfg.Script) {
-			files = append(files, "dnsapi/"+filepath.Base(path))
+		if filepath.Dir(filepath.Dir(of.path)) == filepath.Dir(i.cfg.Script) {
+			files = append(files, "dnsapi/"+filepath.Base(of.path))
 		}
 	}
 	slices.Sort(files)

@@ -173,6 +173,7 @@ func (h *home) environment() []string {
 		"LE_WORKING_DIR=" + h.dir, "LE_CONFIG_HOME=" + h.dir,
 		"CERTFERRY_RUN=" + h.dir, "CERTFERRY_LAST=" + h.lastRecord, "CERTFERRY_WAIT=" + strconv.Itoa(int((h.wait+wrapperSlack)/time.Second)),
 		"CERTFERRY_DO=" + h.do, "CERTFERRY_CA=" + h.ca, "CERTFERRY_CURL=" + h.curl,
+		"CERTFERRY_VARIABLES=" + strings.Join(slices.Sorted(maps.Keys(h.credentials)), " "),
 	}
 	for name, value := range h.credentials {
 		env = append(env, name+"="+value)

@@ -36,6 +36,10 @@ const (
 	failedFile  = "dns.fail"
 	seenFile    = "dns.seen"
 	todoFile    = "dns.todo"
+	// confFile is what hooks keep of a certificate, such as the ids of records.
+	confFile = "dns.conf"
+	// recordsFile is recordsScript.
+	recordsFile = "records.sh"
 )
 
 // lookEvery is the time between two looks at the servers of a zone.
@@ -67,9 +71,12 @@ func (i *Issuer) hookFile(hook string) (string, error) {
 	return "", fs.ErrNotExist
 }
 
-// setDNS says which hook makes which record, and takes the credentials of all of them into the environment of the run.
-func (h *home) setDNS(i *Issuer, req *issuer.Request) error {
-	var lines []string
+// hookOf is a record that a hook makes.
+type hookOf struct{ record, hook, path string }
+
+// takeHooks finds the hook of each record, and takes the credentials of all of them into the environment of the run.
+func (h *home) takeHooks(i *Issuer, req *issuer.Request) ([]hookOf, error) {
+	var all []hookOf
 	for _, name := range req.Names {
 		c := req.ChallengeOf(name)
 		if c.Type != issuer.DNS01 {
@@ -77,27 +84,38 @@ func (h *home) setDNS(i *Issuer, req *issuer.Request) error {
 		}
 		path, err := i.hookFile(c.Hook)
 		if err != nil {
-			return permanent("acme.sh has no DNS hook %s", c.Hook)
+			return nil, permanent("acme.sh has no DNS hook %s", c.Hook)
 		}
-		record := recordName(name, c)
-		line := record + " " + c.Hook + " " + path
-		if n := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, record+" ") }); n >= 0 && lines[n] != line {
-			return permanent("two DNS hooks would make the record %s: give both names the same challenge", record)
+		made := hookOf{recordName(name, c), c.Hook, path}
+		n := slices.IndexFunc(all, func(other hookOf) bool { return other.record == made.record })
+		if n >= 0 && all[n] != made {
+			return nil, permanent("two DNS hooks would make the record %s: give both names the same challenge", made.record)
 		} else if n < 0 {
-			lines = append(lines, line)
+			all = append(all, made)
 		}
 		if err := h.addCredentials(c); err != nil {
-			return err
+			return nil, err
 		}
-		h.lastRecord = record
+		h.lastRecord = made.record
 	}
-	if len(lines) == 0 {
-		return nil
+	return all, nil
+}
+
+// setDNS says which hook makes which record.
+func (h *home) setDNS(i *Issuer, req *issuer.Request) error {
+	hooks, err := h.takeHooks(i, req)
+	if err != nil || len(hooks) == 0 {
+		return err
+	}
+	var lines strings.Builder
+	for _, of := range hooks {
+		lines.WriteString(of.record + " " + of.hook + " " + of.path + "\n")
 	}
 	return errors.Join(
-		h.write(mapFile, strings.Join(lines, "\n")+"\n"),
+		h.write(mapFile, lines.String()),
 		h.write(filepath.Join("dnsapi", wrapperName+".sh"), wrapperScript),
-		h.write("records.sh", recordsScript),
+		h.write(recordsFile, recordsScript),
+		h.write(confFile, ""),
 	)
 }
 
@@ -204,19 +222,31 @@ func (h *home) left() []record {
 	return all
 }
 
+// standing are the records that are left and may be in the zone. One that the provider refused to take was never there.
+func (h *home) standing() []record {
+	failed, done := h.failedRecord(), h.records(doneFile)
+	return slices.DeleteFunc(h.left(), func(r record) bool { return r.name == failed && !slices.Contains(done, r) })
+}
+
 // clearDNS removes what is left of an order's records. What cannot be removed is told by an error.
 func (i *Issuer) clearDNS(ctx context.Context, h *home, tell func(issuer.Event)) error {
 	left := h.left()
 	if len(left) == 0 {
 		return nil
 	}
-	if _, err := i.changeRecords(ctx, h, "rm", left, tell); err != nil {
-		return err
+	_, err := i.changeRecords(ctx, h, "rm", left, tell)
+	left = h.left()
+	if len(left) == 0 {
+		return nil
 	}
-	if left = h.left(); len(left) > 0 {
-		return fmt.Errorf("remove TXT record %s: the DNS hook failed: remove it by hand", left[0].name)
+	if err == nil {
+		err = errors.New("the DNS hook failed")
 	}
-	return nil
+	var names []string
+	for _, r := range left {
+		names = append(names, r.name)
+	}
+	return fmt.Errorf("remove TXT record %s: %w", strings.Join(names, ", "), err)
 }
 
 // changeRecords adds or removes records through their hooks.
@@ -229,7 +259,7 @@ func (i *Issuer) changeRecords(ctx context.Context, h *home, do string, records 
 		return result{}, err
 	}
 	h.do = do
-	return i.exec(ctx, h, []string{".", filepath.Join(h.dir, "records.sh")}, tell)
+	return i.exec(ctx, h, []string{".", filepath.Join(h.dir, recordsFile)}, tell)
 }
 
 // TestDNS adds a random TXT record below domain, waits until it is seen, and removes it. It is an issuer.DNSTester.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,15 +31,39 @@ type runRecord struct {
 	OrderID string `json:"order_id"`
 	// Credentials are the names of those that its hooks need.
 	Credentials []string `json:"credentials"`
+	// Ended says that the order came to its end, and only records are left of it.
+	Ended bool `json:"ended,omitempty"`
 }
 
 // record writes down what runs in the home, before it runs. Its processes are known by their working folder.
 func (h *home) record() error {
-	data, err := json.Marshal(runRecord{OrderID: h.orderID, Credentials: h.credentialNames})
+	return h.writeRun(runRecord{OrderID: h.orderID, Credentials: h.credentialNames})
+}
+
+func (h *home) writeRun(run runRecord) error {
+	data, err := json.Marshal(run)
 	if err != nil {
 		return err
 	}
 	return h.write(runFile, string(data))
+}
+
+// kept are the parts of a home that the removal of its records needs. None holds a credential or the account's key.
+var kept = []string{runFile, mapFile, addedFile, removedFile, confFile, recordsFile, "dnsapi", "bin"}
+
+// keep leaves of a home what Recover needs to remove its records, and marks the order as ended.
+func (h *home) keep() error {
+	entries, err := fs.ReadDir(h.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(kept, e.Name()) {
+			err = errors.Join(err, h.root.RemoveAll(e.Name()))
+		}
+	}
+	run := runRecord{OrderID: h.orderID, Credentials: h.credentialNames, Ended: true}
+	return errors.Join(err, h.root.Mkdir("tmp", 0o700), h.writeRun(run), h.root.Close())
 }
 
 // Recover clears up all that orders in WorkDir left: processes are killed, TXT records removed, folders deleted. An order
@@ -114,7 +139,10 @@ func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(st
 		return issuer.Leftover{}, errors.Join(err, h.remove())
 	}
 	h.orderID, h.credentialNames = run.OrderID, run.Credentials
-	left := issuer.Leftover{OrderID: run.OrderID, Phase: h.loggedPhase()}
+	left := issuer.Leftover{OrderID: run.OrderID}
+	if !run.Ended {
+		left.Phase = h.loggedPhase()
+	}
 	i.cfg.Logger.WarnContext(ctx, "interrupted order found", "order", run.OrderID, "phase", left.Phase, "processes_killed", killed, "records", len(h.left()))
 	if err := i.clearLeft(ctx, h, credentials); err != nil {
 		for _, r := range h.left() {
@@ -140,6 +168,9 @@ func (i *Issuer) clearLeft(ctx context.Context, h *home, credentials func(string
 		}
 	}
 	h.finishMask()
+	if err := h.guard(i.cfg.Directory); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
 	return i.clearDNS(ctx, h, nil)

@@ -49,12 +49,42 @@ func (i *Issuer) checkRequest(req issuer.Request) error {
 	switch {
 	case !orderID.MatchString(req.ID):
 		return permanent("the order's id may hold lower-case letters, digits and hyphens only")
-	case len(req.Names) == 0 || len(req.Names) > 100:
-		return permanent("an order takes 1 to 100 names")
 	case !profile.MatchString(req.Profile):
 		return permanent("the profile has characters that are not allowed")
 	case !chainName.MatchString(req.PreferredChain):
 		return permanent("the preferred chain has characters that are not allowed")
+	}
+	if err := checkNames(&req); err != nil {
+		return err
+	}
+	if _, err := req.ParseCSR(); err != nil {
+		return err
+	}
+	return i.checkChallenges(&req)
+}
+
+// Check says what Issue would refuse of an order before it runs, but for its CSR: names, challenges, hooks and their
+// variables, webroots. Where acme.sh is pinned, its script and the hooks are held against their published sums too. Nothing
+// is asked of the CA or of a DNS provider.
+func (i *Issuer) Check(names []string, challenge issuer.Challenge, overrides map[string]issuer.Challenge) error {
+	req := &issuer.Request{Names: names, Challenge: challenge, Overrides: overrides}
+	if err := checkNames(req); err != nil {
+		return err
+	}
+	if err := i.checkChallenges(req); err != nil {
+		return err
+	}
+	h := &home{credentials: map[string]string{}}
+	hooks, err := h.takeHooks(i, req)
+	if err != nil {
+		return err
+	}
+	return i.verifyFiles(hooks)
+}
+
+func checkNames(req *issuer.Request) error {
+	if len(req.Names) == 0 || len(req.Names) > 100 {
+		return permanent("an order takes 1 to 100 names")
 	}
 	for n, name := range req.Names {
 		if len(name) > 253 || !dnsName.MatchString(name) {
@@ -64,9 +94,10 @@ func (i *Issuer) checkRequest(req issuer.Request) error {
 			return permanent("a wildcard can be proven by dns-01 only")
 		}
 	}
-	if _, err := req.ParseCSR(); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (i *Issuer) checkChallenges(req *issuer.Request) error {
 	for name := range req.Overrides {
 		if !slices.Contains(req.Names, name) {
 			return permanent("a challenge is for a name that the order does not have")

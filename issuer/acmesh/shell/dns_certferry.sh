@@ -39,8 +39,20 @@ _certferry_load() {
     return 1
   fi
   . "$_certferry_file" || return 1
+  # What hooks keep of a certificate, such as the ids of records, stands in one file for the order, the test and what clears
+  # up after a crash. acme.sh reads it as shell text, so that a value with a quote is not kept.
+  DOMAIN_CONF="$CERTFERRY_RUN/dns.conf"
   _saveaccountconf() { :; }
   _saveaccountconf_mutable() { :; }
+  _savedomainconf() {
+    case " $CERTFERRY_VARIABLES " in
+    *" $1 "*) return 0 ;; # a credential
+    esac
+    case "$3:$2" in
+    :*"'"*) return 1 ;;
+    esac
+    _save_conf "$DOMAIN_CONF" "$@"
+  }
 }
 
 # _certferry_stop ends acme.sh. The hub removes what was added.
