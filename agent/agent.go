@@ -73,7 +73,8 @@ type Outcome struct {
 	State       State
 	// Phase is the last step taken, the failing one where State is not Deployed.
 	Phase Phase
-	// LeafSHA256 is the leaf that the probe saw last, lower-case hex, or empty.
+	// LeafSHA256 is the leaf that the probe saw last, lower-case hex, or empty; for a target that the policy does not let
+	// be probed, the leaf that was put there.
 	LeafSHA256 string
 	// Detail is the sentence for a person, the tail of the failing step's output included; no secret.
 	Detail   string

@@ -315,13 +315,18 @@ func (d *Deployer) observe(ctx context.Context, plans []*plan) {
 			return
 		}
 		if p.unchanged() && shown {
-			seen := ""
-			if len(p.before) > 0 {
-				seen = p.entry.LeafSHA256
-			}
-			p.end(agent.Deployed, agent.PhaseDone, seen, "nothing had to change")
+			p.deployed("nothing had to change")
 		}
 	})
+}
+
+// deployed ends the plan well. Where the policy says that nothing can be looked at, the leaf is the one that was put
+// there, and that is said.
+func (p *plan) deployed(detail string) {
+	if len(p.target.Probe.Addresses) == 0 {
+		detail += "; nobody looked at what is served, as the policy says that nothing can"
+	}
+	p.end(agent.Deployed, agent.PhaseDone, p.entry.LeafSHA256, detail)
 }
 
 // look notes what each endpoint serves, and answers whether all of them serve the wanted leaf.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,10 +125,10 @@ func TestWithoutProbe(t *testing.T) {
 	older, newer := w.issue("web"), w.issue("web")
 	o := w.deploy(older)
 	wantOutcome(t, o, agent.Deployed, agent.PhaseDone, "deployed")
-	if o.LeafSHA256 != "" {
-		t.Error("a leaf was seen by nobody")
+	if o.LeafSHA256 != older.LeafSHA256() || !strings.Contains(o.Detail, "nobody looked") {
+		t.Errorf("the hub could not tell that it is deployed, or that nobody saw it: %+v", o)
 	}
-	wantOutcome(t, w.deploy(older), agent.Deployed, agent.PhaseDone, "nothing had to change")
+	wantOutcome(t, w.deploy(older), agent.Deployed, agent.PhaseDone, "nothing had to change; nobody looked")
 	w.onReload = func(int) error { return boom }
 	wantOutcome(t, w.deploy(newer), agent.Failed, agent.PhaseReload, "the previous files are back, but not loaded")
 	w.wantOnDisk("web", older)

@@ -267,11 +267,7 @@ func (t *transaction) forward(ctx context.Context) {
 		detail = "deployed after an interruption"
 	}
 	for _, p := range t.plans {
-		seen := ""
-		if len(p.target.Probe.Addresses) > 0 {
-			seen = p.entry.LeafSHA256
-		}
-		p.end(agent.Deployed, agent.PhaseDone, seen, detail)
+		p.deployed(detail)
 	}
 	t.finish(stepDone)
 }
