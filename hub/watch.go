@@ -25,6 +25,9 @@ const (
 	WatchEndpoint WatchKind = "endpoint"
 )
 
+// Alert is the object of alerts about a watched certificate of this kind.
+func (k WatchKind) Alert(object string) string { return string(k) + " " + object }
+
 // WatchLevel says how much of the lifetime is left.
 type WatchLevel string
 

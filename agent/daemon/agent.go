@@ -142,13 +142,17 @@ func newTransport(cfg Config) (*http.Transport, error) {
 	}, nil
 }
 
+// hubTimeout bounds a request to the hub, which keeps the answer to a heartbeat for up to a minute.
+const hubTimeout = 90 * time.Second
+
 func newHubClient(cfg Config, url, credential string) (*client.Client, error) {
 	transport, err := newTransport(cfg)
 	if err != nil {
 		return nil, err
 	}
+	transport.ResponseHeaderTimeout = hubTimeout
 	return client.New(client.Config{
 		BaseURL: url, Token: client.Static(credential), UserAgent: "certferry-agent",
-		HTTP: &http.Client{Transport: transport, Timeout: 30 * time.Second},
+		HTTP: &http.Client{Transport: transport, Timeout: hubTimeout},
 	})
 }

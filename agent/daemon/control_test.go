@@ -221,6 +221,32 @@ func TestHeartbeatRings(t *testing.T) {
 	}
 }
 
+// A heartbeat that waits at the hub does not keep the agent from polling, and one that says old things is given up for
+// one that says how it is.
+func TestHeartbeatWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.keepBeats.Store(true)
+	a := w.agent()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	eventually(t, "the first heartbeat", func() bool { return len(w.beats()) >= 1 })
+	if first := w.beats()[0]; !first.Wait || first.Facts == nil {
+		t.Errorf("first heartbeat %+v", first)
+	}
+	one := w.publish(w.issue())
+	eventually(t, "a heartbeat with the new commit", func() bool {
+		all := w.beats()
+		return all[len(all)-1].Commit == one
+	})
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("run: %v", err)
+	}
+}
+
 func TestCheckPolicy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -126,7 +126,9 @@ func (a *Agent) look(ctx context.Context) (Result, time.Duration, error) {
 		return Result{}, retryAfter, a.note(progress, statusDegraded, err)
 	}
 	if name := a.source.Current(); name != progress.Remote {
-		a.log.InfoContext(ctx, "state comes from another remote", slog.String("remote", name), slog.String("former", progress.Remote))
+		if progress.Remote != "" {
+			a.log.InfoContext(ctx, "state comes from another remote", slog.String("remote", name), slog.String("former", progress.Remote))
+		}
 		progress.Remote = name
 		if err := a.dir.SaveProgress(progress); err != nil {
 			return Result{}, retryAfter, err

@@ -96,7 +96,7 @@ func register(ctx context.Context, cfg Config, version string, req EnrollRequest
 		return Enrollment{}, err
 	}
 	registered, err := hub.Register(ctx, apiv1.RegisterRequest{
-		Token: req.Token, Name: req.Name, PublicKey: string(public), Facts: hostinfo.Read(version),
+		Token: req.Token, Name: req.Name, RootFingerprint: root, PublicKey: string(public), Facts: hostinfo.Read(version),
 	})
 	if err != nil {
 		return Enrollment{}, fmt.Errorf("register at the hub: %w", err)

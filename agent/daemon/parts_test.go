@@ -73,7 +73,7 @@ func TestFailedRecoveryStopsEverything(t *testing.T) {
 		t.Errorf("roll back: %v", err)
 	}
 	recovered := false
-	if delay, _ := a.cycle(t.Context(), &recovered); recovered || delay <= 0 {
+	if delay, _, moved := a.cycle(t.Context(), &recovered); recovered || delay <= 0 || !moved {
 		t.Errorf("cycle: recovered %v, next in %v", recovered, delay)
 	}
 }

@@ -60,8 +60,10 @@ type world struct {
 	agentKey   *seal.PublicKey
 	register   func(*apiv1.Registration)
 	heartbeats []apiv1.HeartbeatRequest
-	reports    []apiv1.ReportRequest
-	beatReply  apiv1.HeartbeatReply
+	// keepBeats lets heartbeats wait until the agent gives them up.
+	keepBeats atomic.Bool
+	reports   []apiv1.ReportRequest
+	beatReply apiv1.HeartbeatReply
 	// offered is the key that the agent offered last; takeOffers makes it the server's at once.
 	offered    *seal.PublicKey
 	takeOffers bool
@@ -233,12 +235,18 @@ func (w *world) serveRegister(rw http.ResponseWriter, r *http.Request) {
 
 func (w *world) serveHeartbeat(rw http.ResponseWriter, r *http.Request) {
 	var in apiv1.HeartbeatRequest
-	if w.take(rw, r, &in) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.heartbeats = append(w.heartbeats, in)
-		answer(rw, w.beatReply)
+	if !w.take(rw, r, &in) {
+		return
 	}
+	w.mu.Lock()
+	w.heartbeats = append(w.heartbeats, in)
+	reply := w.beatReply
+	w.mu.Unlock()
+	if w.keepBeats.Load() {
+		<-r.Context().Done()
+		return
+	}
+	answer(rw, reply)
 }
 
 func (w *world) serveOffer(rw http.ResponseWriter, r *http.Request) {

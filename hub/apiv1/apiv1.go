@@ -109,6 +109,8 @@ type RegisterRequest struct {
 
 	Token string `json:"token" minLength:"1" maxLength:"128"`
 	Name  string `json:"name" minLength:"1" maxLength:"100"`
+	// RootFingerprint is the root key that the agent pins; another than the hub's leaves the token unused.
+	RootFingerprint string `json:"root_fingerprint,omitempty" maxLength:"64"`
 	// PublicKey is the agent's ASCII-armored OpenPGP public key.
 	PublicKey string `json:"public_key" minLength:"1" maxLength:"16384"`
 	Facts     Facts  `json:"facts"`
@@ -164,6 +166,8 @@ type HeartbeatRequest struct {
 	Facts   *Facts `json:"facts,omitempty"`
 	// Found are the certificates that stand at the targets of the agent's policy; left out where nothing is to be told.
 	Found *[]FoundCertificate `json:"found,omitempty" maxItems:"1000"`
+	// Wait asks the hub to keep the answer until there is news for this server, for an interval at most.
+	Wait bool `json:"wait,omitempty"`
 }
 
 // HeartbeatReply answers a heartbeat.
@@ -232,7 +236,7 @@ type DeploymentReport struct {
 	State       DeploymentState `json:"state" enum:"deployed,rolled_back,refused,failed"`
 	// Phase is the last step taken, the failing one where State is not deployed.
 	Phase      DeploymentPhase `json:"phase" enum:"verify,baseline,stage,test,swap,reload,probe,done"`
-	LeafSHA256 string          `json:"leaf_sha256,omitempty" maxLength:"64" doc:"Leaf that a TLS client sees after the deployment."`
+	LeafSHA256 string          `json:"leaf_sha256,omitempty" maxLength:"64" doc:"Leaf that a TLS client sees after the deployment; where the server's policy has no probe, the one that was put there."`
 	// Detail is the sentence for a person, the tail of the failing step's output included.
 	Detail         string `json:"detail,omitempty" maxLength:"4096"`
 	DurationMillis int64  `json:"duration_ms" minimum:"0"`

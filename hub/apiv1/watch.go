@@ -6,8 +6,9 @@ import "time"
 type FoundCertificate struct {
 	_ struct{} `additionalProperties:"true"` // an old hub takes a new agent's keys
 
-	// Target is where it stands, by the name in the agent's policy.
-	Target     string    `json:"target" minLength:"1" maxLength:"100"`
+	// Target is where it stands, by the name in the agent's policy; Path is its file where no target has it.
+	Target     string    `json:"target,omitempty" maxLength:"100"`
+	Path       string    `json:"path,omitempty" maxLength:"1024"`
 	Names      []string  `json:"names" maxItems:"200"`
 	Issuer     string    `json:"issuer,omitempty" maxLength:"256"`
 	NotBefore  time.Time `json:"not_before"`
@@ -18,7 +19,7 @@ type FoundCertificate struct {
 // Watch is a certificate that is watched, whoever manages it.
 type Watch struct {
 	Kind string `json:"kind" enum:"managed,found,endpoint"`
-	// Object is the certificate's name, server/target, or the endpoint's name.
+	// Object is the certificate's name, server/target or the server followed by a path, or the endpoint's name.
 	Object     string    `json:"object"`
 	Names      []string  `json:"names"`
 	Issuer     string    `json:"issuer,omitempty"`
@@ -58,7 +59,7 @@ type CertificateStats struct {
 	Total    int                      `json:"total"`
 	ByState  map[CertificateState]int `json:"by_state"`
 	ByIssuer map[string]int           `json:"by_issuer"`
-	// ByWeek counts expiries by the Monday of their week in UTC, for the 13 weeks from now; the key is a date.
+	// ByWeek counts expiries by the Monday of their week in UTC, for the 14 weeks from now; the key is a date.
 	ByWeek map[string]int `json:"by_week"`
 	// FailedByClass counts orders of the last 30 days that failed or wait, by the class of their error.
 	FailedByClass map[string]int `json:"failed_by_class"`

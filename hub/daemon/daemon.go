@@ -58,6 +58,7 @@ type Hub struct {
 	handler    http.Handler
 	mirror     *remotes
 	monitor    *monitor.Monitor
+	bell       httpapi.Bell
 
 	closers []func() error
 }
@@ -141,6 +142,7 @@ func (h *Hub) wire() error {
 		return err
 	}
 	h.reconciler, err = reconcile.New(reconcile.Config{
+		Ring:      h.bell.Ring,
 		Preflight: h.preflightOrders(checker),
 		Store:     h.store, Repo: h.store.Repo(), Data: h.db,
 		Issuer:  drivers.driver,
@@ -177,7 +179,7 @@ func (h *Hub) wire() error {
 	h.handler, err = httpapi.New(httpapi.Config{
 		Data: h.db, Auth: h.auth, Intent: wishes, Fleet: h.store, Commits: h.store, Rollouts: h.reconciler, Proposals: h.store, Orders: h.reconciler, Credentials: secrets, Authorities: authorities{drivers, h.store}, IssuerIntent: wishes, CAs: accounts{drivers}, RenewAt: h.reconciler.RenewAt, Changed: h.reconciler.Trigger,
 		Preflight: preflights{checker, wishes},
-		Remotes:   h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now), Finds: h.monitor,
+		Remotes:   h.mirror, Freezes: monitor.NewFreezes(h.db, h.opt.Now), Finds: h.monitor, Bell: &h.bell,
 		Ready: h.db.Ping, Git: gitserve.New(gitserve.Config{
 			Repo: h.store.Repo(), Access: gitAccess{h.auth, h.opt.Logger}, Receiver: pushes{wishes}, Logger: h.opt.Logger,
 		}), Console: pages,
@@ -206,7 +208,7 @@ func (h *Hub) run(ctx context.Context) error {
 	group.Go(func() error { return h.mirror.Run(ctx) })
 	group.Go(func() error { return h.monitor.Run(ctx) })
 	group.Go(func() error { return h.keepRecords(ctx) })
-	group.Go(func() error { return serve(ctx, h.listener, h.handler, h.opt.Logger) })
+	group.Go(func() error { return serve(ctx, h.listener, h.handler, h.bell.Close, h.opt.Logger) })
 	err := group.Wait()
 	h.opt.Logger.InfoContext(ctx, "hub stopped")
 	return err

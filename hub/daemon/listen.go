@@ -104,13 +104,14 @@ func (p *keyPair) fallback(err error) (*tls.Certificate, error) {
 	return nil, err
 }
 
-// serve answers requests until ctx is done, then lets those under way end.
-func serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+// serve answers requests until ctx is done, then calls ending and lets those under way end.
+func serve(ctx context.Context, l net.Listener, handler http.Handler, ending func(), log *slog.Logger) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	server.RegisterOnShutdown(ending)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {

@@ -225,7 +225,7 @@ func TestServeEndsWithItsListener(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := serve(t.Context(), l, http.NotFoundHandler(), discard); err == nil {
+	if err := serve(t.Context(), l, http.NotFoundHandler(), func() {}, discard); err == nil {
 		t.Error("served without a listener")
 	}
 }

@@ -26,7 +26,7 @@ func (s *server) addAgents() {
 	}, s.registerServer)
 	add(s, operation{
 		id: "heartbeat", method: http.MethodPost, path: "/servers/heartbeat", tag: "agents",
-		summary: "Tell that the agent lives and what it holds",
+		summary: "Tell that the agent lives and what it holds, and wait for news", timeout: heartbeatTimeout,
 	}, s.heartbeat)
 	add(s, operation{
 		id: "report", method: http.MethodPost, path: "/certificates/sync", tag: "agents",
@@ -38,6 +38,9 @@ func (s *server) registerServer(ctx context.Context, c *call, in *input[apiv1.Re
 	req := in.Body
 	if err := manifest.ValidName(req.Name); err != nil {
 		return nil, invalid("body.name", err.Error())
+	}
+	if req.RootFingerprint != "" && req.RootFingerprint != s.cfg.RootFingerprint {
+		return nil, invalid("body.root_fingerprint", "this hub has another root key: check the fingerprint; the join token is still good")
 	}
 	key, err := seal.ParsePublicKey([]byte(req.PublicKey))
 	if err != nil {
@@ -116,24 +119,51 @@ func (s *server) heartbeat(ctx context.Context, c *call, in *input[apiv1.Heartbe
 		return nil, err
 	}
 	s.takeFound(ctx, c, req.Found)
-	reply := apiv1.HeartbeatReply{
-		State: string(row.State), IntervalSeconds: int(s.cfg.HeartbeatInterval / time.Second),
-	}
-	if reply.RotateKey, _, err = s.rotation(ctx, row.Name); err != nil {
-		return nil, err
-	}
-	if reply.CertificateRequests, err = s.wanted(ctx, row); err != nil {
-		return nil, err
-	}
-	tip, err := s.tip(row.Name)
+	reply, err := s.news(ctx, row, req)
 	if err != nil {
 		return nil, err
 	}
-	if tip != nil {
-		reply.Commit, reply.Generation = tip.Commit, tip.Manifest.Generation
+	if reply.Generation > 0 {
 		s.watchFreeze(ctx, c, req, reply.Generation)
 	}
 	return &output[apiv1.HeartbeatReply]{Body: reply}, nil
+}
+
+// news is the answer to a heartbeat, at once where it holds something to do or the agent does not wait.
+func (s *server) news(ctx context.Context, row hub.Server, req apiv1.HeartbeatRequest) (apiv1.HeartbeatReply, error) {
+	if !req.Wait || s.cfg.Bell == nil {
+		return s.standing(ctx, row)
+	}
+	rung := s.cfg.Bell.listen(row.Name) // before the look: what comes in between is not missed
+	defer s.cfg.Bell.leave(row.Name, rung)
+	reply, err := s.standing(ctx, row)
+	if err != nil || reply.Generation > req.NewestGeneration || reply.RotateKey || len(reply.CertificateRequests) > 0 {
+		return reply, err
+	}
+	hold(ctx, rung, min(s.cfg.HeartbeatInterval, longestHold))
+	if row, err = s.cfg.Data.Server(ctx, row.Name); err != nil {
+		return reply, err
+	}
+	if reply, err = s.standing(ctx, row); err == nil {
+		reply.IntervalSeconds = 1 // the interval has passed by waiting
+	}
+	return reply, err
+}
+
+// standing is what a server shall do and hold now.
+func (s *server) standing(ctx context.Context, row hub.Server) (reply apiv1.HeartbeatReply, err error) {
+	reply = apiv1.HeartbeatReply{State: string(row.State), IntervalSeconds: int(s.cfg.HeartbeatInterval / time.Second)}
+	if reply.RotateKey, _, err = s.rotation(ctx, row.Name); err != nil {
+		return reply, err
+	}
+	if reply.CertificateRequests, err = s.wanted(ctx, row); err != nil {
+		return reply, err
+	}
+	tip, err := s.tip(row.Name)
+	if err == nil && tip != nil {
+		reply.Commit, reply.Generation = tip.Commit, tip.Manifest.Generation
+	}
+	return reply, err
 }
 
 var (

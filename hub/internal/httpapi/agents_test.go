@@ -38,7 +38,11 @@ func TestEnrolment(t *testing.T) {
 		t.Errorf("audit row %+v", row)
 	}
 	key := publicKey(t)
-	req := apiv1.RegisterRequest{Token: token.Token, Name: "web-1", PublicKey: key, Facts: apiv1.Facts{Hostname: "web\x1b[31m", Addresses: []string{"10.0.0.1\n"}}}
+	// A slip of the pen in the fingerprint costs no token.
+	if r := w.send(http.MethodPost, "/api/v1/servers/register", "", apiv1.RegisterRequest{Token: token.Token, Name: "web-1", PublicKey: key, RootFingerprint: strings.Repeat("0", 40)}); r.status != http.StatusUnprocessableEntity {
+		t.Errorf("another root key: %d %s", r.status, r.body)
+	}
+	req := apiv1.RegisterRequest{Token: token.Token, Name: "web-1", PublicKey: key, RootFingerprint: rootPrint, Facts: apiv1.Facts{Hostname: "web\x1b[31m", Addresses: []string{"10.0.0.1\n"}}}
 	reg := decode[apiv1.Registration](t, w.send(http.MethodPost, "/api/v1/servers/register", "", req))
 	if reg.State != "pending" || reg.RepoID != "repo-1" || reg.GitURL != "http://hub.example.com/git/certferry.git" || reg.RootKey != "root key" ||
 		!strings.HasPrefix(reg.Credential, "cfa_") || len(reg.Fingerprint) != 40 {

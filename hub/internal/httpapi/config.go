@@ -58,6 +58,8 @@ type Config struct {
 	Ready func(context.Context) error
 	// Remotes knows the Git remotes; nil for a hub without.
 	Remotes Remotes
+	// Bell wakes heartbeats that wait; nil answers each at once.
+	Bell *Bell
 	// Finds hears what agents find; nil for nobody to hear.
 	Finds Finds
 	// Freezes hears of each heartbeat of a server that is not held; nil for nobody to hear.
@@ -101,6 +103,12 @@ func (c *Config) check() error {
 func (c *Config) changed() {
 	if c.Changed != nil {
 		c.Changed()
+	}
+}
+
+func (c *Config) ring(server string) {
+	if c.Bell != nil {
+		c.Bell.Ring(server)
 	}
 }
 

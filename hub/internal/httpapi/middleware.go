@@ -187,15 +187,6 @@ func limitBody(next http.Handler) http.Handler {
 	})
 }
 
-// deadline bounds an operation's work.
-func (s *server) deadline(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), operationTimeout)
-		defer cancel()
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
 // conditional answers 304 to a reader that has the same representation already: a console that polls.
 func conditional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

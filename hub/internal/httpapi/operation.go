@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,8 @@ type operation struct {
 	status int
 	// media is the type of the answer where it is not JSON.
 	media string
+	// timeout bounds the work, 0 for operationTimeout.
+	timeout time.Duration
 }
 
 // responses are what the document cannot know from the types.
@@ -56,6 +59,8 @@ func add[I, O any](s *server, o operation, handler func(ctx context.Context, c *
 		Responses:                    o.responses(),
 	}, func(ctx context.Context, in *I) (*O, error) {
 		c := callOf(ctx)
+		ctx, cancel := context.WithTimeout(ctx, cmp.Or(o.timeout, operationTimeout))
+		defer cancel()
 		out, err := handler(ctx, c, in)
 		if err != nil {
 			return nil, s.fail(ctx, c, err)

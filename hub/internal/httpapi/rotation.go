@@ -55,6 +55,7 @@ func (s *server) rotateServerKey(ctx context.Context, c *call, in *nameOptionalI
 	if err := s.cfg.Data.AskKeyRotation(ctx, row.Name, c.principal.Name, event); err != nil {
 		return nil, err
 	}
+	s.cfg.ring(row.Name)
 	until := s.cfg.Now().UTC().Add(hub.RotationAllowed)
 	return &output[apiv1.KeyRotation]{Body: apiv1.KeyRotation{Server: row.Name, State: "asked", Until: &until}}, nil
 }

@@ -56,7 +56,7 @@ func newServer(cfg Config) *server {
 		secure: strings.HasPrefix(cfg.PublicURL, "https://"),
 	}
 	s.router.Use(s.begin, s.accessLog, s.recover, s.headers, s.sameOrigin, limitBody, middleware.GetHead)
-	api := s.router.With(s.deadline, conditional)
+	api := s.router.With(conditional)
 	s.api = humachi.New(api, s.humaConfig())
 	s.api.UseMiddleware(s.guard)
 	s.addSessions()

@@ -132,6 +132,7 @@ func (s *server) approveServer(ctx context.Context, c *call, in *nameBodyInput[a
 			return nil, err
 		}
 		s.cfg.changed()
+		s.cfg.ring(row.Name)
 	}
 	return s.showServer(ctx, row.Name)
 }

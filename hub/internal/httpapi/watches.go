@@ -129,7 +129,13 @@ func isHost(name string) bool {
 }
 
 func (s *server) deleteEndpoint(ctx context.Context, c *call, in *IDInput) (*none, error) {
-	return nil, named(s.cfg.Data.DeleteEndpoint(ctx, in.ID, s.event(c, in.ID, hub.OutcomeOK, "")), "there is no endpoint of this name")
+	if err := s.cfg.Data.DeleteEndpoint(ctx, in.ID, s.event(c, in.ID, hub.OutcomeOK, "")); err != nil {
+		return nil, named(err, "there is no endpoint of this name")
+	}
+	return nil, errors.Join(
+		s.cfg.Data.Clear(ctx, hub.AlertEndpointFaulty, in.ID),
+		s.cfg.Data.Clear(ctx, hub.AlertCertificateExpiring, hub.WatchEndpoint.Alert(in.ID)),
+	)
 }
 
 // takeFound passes on what an agent found. A fault here must not cost the agent its answer.
@@ -139,10 +145,11 @@ func (s *server) takeFound(ctx context.Context, c *call, found *[]apiv1.FoundCer
 	}
 	var watches []hub.Watch
 	for _, f := range *found {
-		if manifest.ValidName(f.Target) != nil || !leafHash.MatchString(f.LeafSHA256) || !f.NotBefore.Before(f.NotAfter) {
+		object, ok := foundAt(f)
+		if !ok || !leafHash.MatchString(f.LeafSHA256) || !f.NotBefore.Before(f.NotAfter) {
 			continue
 		}
-		w := hub.Watch{Object: f.Target, Issuer: oneLine(f.Issuer), LeafSHA256: f.LeafSHA256, NotBefore: f.NotBefore, NotAfter: f.NotAfter}
+		w := hub.Watch{Object: object, Issuer: oneLine(f.Issuer), LeafSHA256: f.LeafSHA256, NotBefore: f.NotBefore, NotAfter: f.NotAfter}
 		for _, name := range f.Names {
 			if manifest.ValidDNSName(name) == nil {
 				w.Names = append(w.Names, name)
@@ -153,4 +160,13 @@ func (s *server) takeFound(ctx context.Context, c *call, found *[]apiv1.FoundCer
 	if err := s.cfg.Finds.Found(ctx, c.principal.Name, watches); err != nil {
 		s.logFault(ctx, c, fmt.Errorf("take what the agent found: %w", err))
 	}
+}
+
+// foundAt names what was found within its server: the target, or the file's path without the leading slash.
+func foundAt(f apiv1.FoundCertificate) (string, bool) {
+	if f.Target != "" {
+		return f.Target, manifest.ValidName(f.Target) == nil
+	}
+	rest, absolute := strings.CutPrefix(f.Path, "/")
+	return rest, absolute && rest != "" && oneLine(rest) == rest
 }

@@ -33,12 +33,15 @@ func TestAgentsTellWhatTheyFound(t *testing.T) {
 	good := apiv1.FoundCertificate{Target: "site", Names: []string{"a.example", "<b>"}, Issuer: "CA\n1", NotBefore: w.clock(), NotAfter: w.clock().Add(time.Hour), LeafSHA256: leaf}
 	odd, backwards := good, good
 	odd.Target, backwards.NotAfter = "../etc", w.clock().Add(-time.Hour)
-	found := []apiv1.FoundCertificate{good, odd, backwards}
+	file, relative := good, good
+	file.Target, file.Path = "", "/etc/ssl/a.pem"
+	relative.Target, relative.Path = "", "a.pem"
+	found := []apiv1.FoundCertificate{good, odd, backwards, file, relative}
 	beat := apiv1.HeartbeatRequest{Counter: 1, Status: "ok", Found: &found}
 	if got := w.send(http.MethodPost, apiv1.Prefix+"/servers/heartbeat", agent, beat); got.status != http.StatusOK {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
-	if heard.server != "web-1" || len(heard.found) != 1 || heard.found[0].Object != "site" || heard.found[0].Issuer != "CA 1" || len(heard.found[0].Names) != 1 {
+	if heard.server != "web-1" || len(heard.found) != 2 || heard.found[1].Object != "etc/ssl/a.pem" || heard.found[0].Object != "site" || heard.found[0].Issuer != "CA 1" || len(heard.found[0].Names) != 1 {
 		t.Errorf("%+v", heard)
 	}
 	heard.server = ""
@@ -46,6 +49,24 @@ func TestAgentsTellWhatTheyFound(t *testing.T) {
 	w.send(http.MethodPost, apiv1.Prefix+"/servers/heartbeat", agent, beat)
 	if heard.server != "" {
 		t.Error("a heartbeat that tells nothing of certificates says that there are none")
+	}
+}
+
+// TestEndpointsEndWithTheirAlerts: what nobody watches any more alarms nobody.
+func TestEndpointsEndWithTheirAlerts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	operator := w.person("otto", apiv1.RoleOperator)
+	if got := w.send(http.MethodPost, apiv1.Prefix+"/endpoints", operator, apiv1.EndpointRequest{Name: "front", Address: "front.example:443"}); got.status != http.StatusCreated {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	w.must(w.db.Raise(t.Context(), hub.Alert{Kind: hub.AlertEndpointFaulty, Object: "front", Level: hub.AlertWarning, Message: "x"}))
+	w.must(w.db.Raise(t.Context(), hub.Alert{Kind: hub.AlertCertificateExpiring, Object: "endpoint front", Level: hub.AlertWarning, Message: "x"}))
+	if got := w.send(http.MethodDelete, apiv1.Prefix+"/endpoints/front", operator, nil); got.status != http.StatusNoContent {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	if left := decode[apiv1.List[apiv1.Alert]](t, w.get(apiv1.Prefix+"/alerts", operator)); len(left.Items) != 0 {
+		t.Errorf("%+v", left.Items)
 	}
 }
 
@@ -78,7 +99,7 @@ func TestWatchesAndReports(t *testing.T) {
 	for _, n := range stats.ByWeek {
 		weeks += n
 	}
-	if stats.Total < 2 || stats.ByState[apiv1.CertificatePending] < 1 || stats.ByIssuer["private"] < 1 || len(stats.ByWeek) != 13 || weeks < 1 {
+	if stats.Total < 2 || stats.ByState[apiv1.CertificatePending] < 1 || stats.ByIssuer["private"] < 1 || len(stats.ByWeek) != 14 || weeks < 1 {
 		t.Errorf("%+v", stats)
 	}
 	w.fleet.edit(func(f *fleet) {

@@ -193,11 +193,9 @@ func (m *Monitor) due(ctx context.Context) error {
 }
 
 // object names a watch in alerts.
-func object(kind hub.WatchKind, name string) string { return string(kind) + " " + name }
-
 // tell raises or clears the alert of a watch.
 func (m *Monitor) tell(ctx context.Context, w *hub.Watch) error {
-	name := object(w.Kind, w.Object)
+	name := w.Kind.Alert(w.Object)
 	if w.Level == hub.WatchOK {
 		return m.cfg.Alerts.Clear(ctx, hub.AlertCertificateExpiring, name)
 	}
@@ -234,7 +232,7 @@ func (m *Monitor) tell(ctx context.Context, w *hub.Watch) error {
 // forget ends watches and their alerts, which nobody would find any more without their watch.
 func (m *Monitor) forget(ctx context.Context, kind hub.WatchKind, objects []string) error {
 	for _, name := range objects {
-		if err := m.cfg.Alerts.Clear(ctx, hub.AlertCertificateExpiring, object(kind, name)); err != nil {
+		if err := m.cfg.Alerts.Clear(ctx, hub.AlertCertificateExpiring, kind.Alert(name)); err != nil {
 			return err
 		}
 	}

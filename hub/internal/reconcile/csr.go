@@ -109,5 +109,6 @@ func (r *Reconciler) waitForServer(ctx context.Context, o *order, wait *requestW
 	if o.job.Error != wait.Error() {
 		o.tell(ctx, issuer.Event{Line: wait.Error()})
 	}
+	r.ring(wait.server)
 	return r.cfg.Data.PutOffForCSR(ctx, o.job.ID, r.cfg.Now().Add(askAgain), wait.Error())
 }

@@ -67,6 +67,12 @@ func (r *Reconciler) publish(ctx context.Context) error {
 	return nil
 }
 
+func (r *Reconciler) ring(server string) {
+	if r.cfg.Ring != nil {
+		r.cfg.Ring(server)
+	}
+}
+
 // publication is the work of one batch.
 type publication struct {
 	r        *Reconciler
@@ -95,6 +101,7 @@ func (p *publication) send(ctx context.Context, states []gitstore.ServerState) e
 			p.r.tell(ctx, p.seen, "server "+result.Server, result.Err)
 		case result.Changed:
 			log.InfoContext(ctx, "server published", "server", result.Server, "commit", result.Commit, "generation", result.Generation)
+			p.r.ring(result.Server)
 		}
 	}
 	return nil

@@ -179,6 +179,8 @@ type Config struct {
 	// Workers is how many orders run at once, IssuerWorkers how many of them at one issuer; 0 for as many as Workers.
 	Workers       int
 	IssuerWorkers int
+	// Ring is called when there is news for a server; it must not block. Nil for nobody to tell.
+	Ring func(server string)
 	// Interval is the longest time between two passes.
 	Interval time.Duration
 	Now      func() time.Time
