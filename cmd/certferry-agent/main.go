@@ -97,7 +97,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Action: group,
 		Commands: []*cli.Command{
-			enrollCommand(), runCommand(), onceCommand(), statusCommand(), rollbackCommand(), resumeCommand(), rotateKeyCommand(), policyCommand(), checkHTTPCommand(),
+			enrollCommand(), runCommand(), onceCommand(), statusCommand(), rollbackCommand(), resumeCommand(), rotateKeyCommand(), policyCommand(), scanCommand(), checkHTTPCommand(),
 			leaf(&cli.Command{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 				_, err := fmt.Fprintln(c.App.Writer, version)
 				return err
