@@ -18,8 +18,7 @@ import (
 	"github.com/certferry/certferry/issuer/acmesh"
 )
 
-// issuers makes the drivers of issuers, one for each: an ACME account takes one order at a time, and its driver sees
-// to that.
+// issuers makes the drivers of issuers, one for each: what orders at one ACME account share stands in its driver.
 type issuers struct {
 	cfg *Config
 	now func() time.Time
@@ -64,22 +63,29 @@ func (f *issuers) make(intent *manifest.Issuer) (issuer.Issuer, error) {
 	if intent.Type == "privateca" {
 		return f.privateCA(intent)
 	}
-	switch acme := intent.ACME; {
+	acme := intent.ACME
+	switch {
 	case intent.Type != "acmesh" || acme == nil:
 		return nil, &issuer.Error{Class: issuer.Account, Detail: "this hub does not know issuers of the type " + intent.Type}
 	case !slices.Contains(f.cfg.ACMEDirectories, acme.Directory):
 		return nil, &issuer.Error{Class: issuer.Account, Detail: "the hub's configuration does not allow this CA: add its directory to acme_directories"}
 	case f.cfg.ACMEScript == "":
 		return nil, &issuer.Error{Class: issuer.Account, Detail: "acme.sh is not set up: run certferry-hub acme install, or set acme_script to the path of a copy"}
-	default:
-		return f.acmesh(acme)
 	}
+	if ca, known := acmesh.CAOf(acme.Directory); known && ca.NeedsEAB && acme.EABCredential == "" && !acmesh.HasAccount(f.accounts(), acme.Directory) {
+		return nil, &issuer.Error{Class: issuer.Account, Detail: ca.Title + " wants each account bound to one there: get a key id and an HMAC key from it (" + ca.Help +
+			"), keep them with certferry credential create --provider eab, and name that credential with --eab-credential"}
+	}
+	return f.acmesh(acme)
 }
+
+// accounts is the folder of the accounts at ACME CAs.
+func (f *issuers) accounts() string { return filepath.Join(f.cfg.paths().acme(), "accounts") }
 
 func (f *issuers) acmesh(acme *manifest.ACMEIssuer) (issuer.Issuer, error) {
 	cfg := acmesh.Config{
 		Script: f.cfg.ACMEScript, HooksDir: f.cfg.ACMEHooksDir, CommandHooks: f.cfg.ACMECommandHooks, Webroots: f.cfg.ACMEWebroots, Closed: []string{f.cfg.DataDir},
-		StateDir: filepath.Join(f.cfg.paths().acme(), "accounts"), WorkDir: f.cfg.ACMEWorkDir,
+		StateDir: f.accounts(), WorkDir: f.cfg.ACMEWorkDir,
 		Directory: acme.Directory, Email: acme.Email, CABundle: f.cfg.ACMECABundle,
 		StandalonePort: f.cfg.ACMEStandalonePort, TLSPort: f.cfg.ACMETLSPort, DNSWait: f.cfg.ACMEDNSWait, Now: f.now, Logger: f.log,
 		Verify: f.cfg.verifyACME(),

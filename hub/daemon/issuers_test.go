@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certferry/certferry/gitstore/bundle"
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/issuer"
+	"github.com/certferry/certferry/issuer/acmesh"
 )
 
 func TestStagingIsTheTwinOfAKnownCA(t *testing.T) {
@@ -39,6 +42,43 @@ func TestStagingIsTheTwinOfAKnownCA(t *testing.T) {
 	cfg.ACMEDirectories = []string{live.ACME.Directory}
 	if f.staging(live) != nil {
 		t.Error("a staging that the administrator does not allow is used")
+	}
+}
+
+// TestCAsThatWantABinding: an issuer of one is refused with what to do, unless an account is there already.
+func TestCAsThatWantABinding(t *testing.T) {
+	t.Parallel()
+	cfg := Config{DataDir: t.TempDir(), ACMEScript: "/opt/acme.sh/acme.sh", ACMEUser: "root"}
+	if err := cfg.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	f := newIssuers(&cfg, time.Now, nil)
+	zero := &manifest.Issuer{Name: "zero", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: "https://acme.zerossl.com/v2/DV90"}}
+	wants := func() bool {
+		_, err := f.driver(zero)
+		var known *issuer.Error
+		return errors.As(err, &known) && known.Class == issuer.Account && strings.Contains(known.Detail, "--eab-credential")
+	}
+	if !wants() {
+		t.Error("ZeroSSL without a binding is accepted")
+	}
+	key, err := bundle.GenerateKey(bundle.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := (&bundle.Bundle{Key: key}).KeyPEM()
+	if err == nil {
+		err = acmesh.ImportAccount(f.accounts(), zero.ACME.Directory, "", pem)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wants() {
+		t.Error("an account that was imported is not enough")
+	}
+	zero.ACME.EABCredential = "eab"
+	if wants() {
+		t.Error("a binding is not enough")
 	}
 }
 

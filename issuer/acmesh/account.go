@@ -303,6 +303,12 @@ func accountDir(stateDir, directory string) string {
 	return filepath.Join(stateDir, hex.EncodeToString(sum[:8]))
 }
 
+// HasAccount says whether there is an account of the directory, registered or imported, or a try at one.
+func HasAccount(stateDir, directory string) bool {
+	_, err := os.Stat(filepath.Join(accountDir(stateDir, directory), keyFile))
+	return err == nil
+}
+
 // ImportAccount takes over an account that was registered elsewhere: its key in PEM and its URL, empty where it is not
 // known and the CA is asked for it. It answers fs.ErrExist where there is an account of the directory already.
 func ImportAccount(stateDir, directoryOf, url string, keyPEM []byte) error {

@@ -105,6 +105,17 @@ func TestCredentialsThatCannotBeKept(t *testing.T) {
 	}
 }
 
+// TestOtherWaysToLogIn: what a provider's hook says of its other way to log in is more than it needs.
+func TestOtherWaysToLogIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	admin := w.person("root", apiv1.RoleAdmin)
+	wish := apiv1.CredentialRequest{Name: "cloud", Provider: "dns_cloud", Values: map[string]string{"CLOUD_Token": "y"}}
+	if got := w.send(http.MethodPost, apiv1.Prefix+"/credentials", admin, wish); got.status != http.StatusCreated {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
 func TestTestingACredential(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -87,7 +87,7 @@ func newWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 			return []issuer.DNSHook{{
 				Hook: "dns_cloud", Title: "Cloud", Site: "https://cloud.example",
 				Options:     []issuer.DNSOption{{Name: "CLOUD_Key", Secret: true}, {Name: "CLOUD_Zone", Optional: true}},
-				Alternative: []issuer.DNSOption{{Name: "CLOUD_Token", Secret: true}},
+				Alternative: []issuer.DNSOption{{Name: "CLOUD_Token", Secret: true}, {Name: "CLOUD_Account"}},
 			}}, nil
 		},
 		Test: func(_ context.Context, c issuer.Challenge, domain string, tell func(issuer.Event)) error {

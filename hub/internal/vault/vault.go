@@ -160,25 +160,22 @@ func fit(p *issuer.DNSHook, values map[string]string) map[string]string {
 			faults["body.values."+name] = "this provider does not know the variable; it takes " + strings.Join(known, ", ")
 		}
 	}
-	missing := lacks(p.Options, values)
-	if len(p.Alternative) > 0 && len(lacks(p.Alternative, values)) == 0 {
-		missing = nil
+	if begun(p, values) {
+		return faults // hooks say of an alternative more than they need; the test of the credential tells
 	}
-	for _, name := range missing {
-		if values[name] == "" {
-			faults["body.values."+name] = "is missing"
+	for _, o := range p.Options {
+		if !o.Optional && values[o.Name] == "" {
+			faults["body.values."+o.Name] = "is missing"
 		}
 	}
 	return faults
 }
 
-func lacks(options []issuer.DNSOption, values map[string]string) (names []string) {
-	for _, o := range options {
-		if !o.Optional && values[o.Name] == "" {
-			names = append(names, o.Name)
-		}
-	}
-	return names
+// begun says that a value is for the provider's other way to log in.
+func begun(p *issuer.DNSHook, values map[string]string) bool {
+	return slices.ContainsFunc(p.Alternative, func(o issuer.DNSOption) bool {
+		return values[o.Name] != "" && !slices.ContainsFunc(p.Options, func(other issuer.DNSOption) bool { return other.Name == o.Name })
+	})
 }
 
 // Delete forgets a credential.
