@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/certferry/certferry/agent"
+	"github.com/certferry/certferry/agent/internal/deployer"
 	"github.com/certferry/certferry/agent/internal/policy"
 )
 
@@ -54,7 +56,7 @@ func TestExample(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(mail.Reload, []string{"/usr/bin/doveadm", "reload"}) || mail.Mode != 0 {
 		t.Errorf("mail: %+v, %v", mail, err)
 	}
-	if n := len(p.Targets()); n != 3 {
+	if n := len(p.Targets()); n != 5 {
 		t.Errorf("%d targets", n)
 	}
 }
@@ -117,7 +119,7 @@ func TestExplain(t *testing.T) {
 	if out.String() != string(golden) {
 		t.Errorf("got:\n%s\nwant:\n%s", out.String(), golden)
 	}
-	for n := range 12 {
+	for n := range 20 {
 		if err := decodeExample(t).Explain(&failing{left: n}); err == nil {
 			t.Errorf("a writer that fails after %d writes goes unnoticed", n)
 		}
@@ -144,6 +146,65 @@ const site = `targets:
     probe: {addresses: ["127.0.0.1:443"]}
 `
 
+// only is a target with the deployer and keys alone.
+func only(deployer, keys string) string {
+	return "targets: {web: {deployer: " + deployer + ", probe: {none: true}, " + keys + "}}\n"
+}
+
+// TestDeployersAreKnown: each deployer of this agent has its line in the policy's table.
+func TestDeployersAreKnown(t *testing.T) {
+	t.Parallel()
+	for name := range deployer.Registry() {
+		if !slices.Contains(policy.Deployers(), name) {
+			t.Errorf("the policy does not know the deployer %q", name)
+		}
+	}
+}
+
+// TestLoadPassword reads the password of a key store, with the checks of the policy itself.
+func TestLoadPassword(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	password, path := filepath.Join(dir, "password"), filepath.Join(dir, "policy.yaml")
+	text := head + only("tomcat", "keystore: {path: /srv/x.p12, format: pkcs12, passwordFile: "+password+"}")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		content string
+		mode    os.FileMode
+		want    string
+	}{
+		{"changeit\n", 0o600, ""},
+		{"changeit\r\n", 0o640, ""},
+		{"changeit", 0o666, "may be written by others"},
+		{"short\n", 0o600, "6 characters or more"},
+		{"", 0o600, "6 characters or more"},
+		{"two lines\nof text", 0o600, "one line of ASCII"},
+		{"pässword", 0o600, "one line of ASCII"},
+	} {
+		if err := errors.Join(os.WriteFile(password, []byte(tt.content), 0o600), os.Chmod(password, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		p, err := policy.Load(path)
+		if tt.want != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || tt.content != "" && strings.Contains(err.Error(), tt.content) {
+				t.Errorf("%q: error %v, want %q", tt.content, err, tt.want)
+			}
+			continue
+		}
+		if err != nil || p.Targets()[0].Keystore.Password != "changeit" {
+			t.Errorf("%q: %v", tt.content, err)
+		}
+	}
+	if err := os.Remove(password); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.Load(path); err == nil {
+		t.Error("a missing password file goes unnoticed")
+	}
+}
+
 // TestDecode refuses every doubtful line.
 func TestDecode(t *testing.T) {
 	t.Parallel()
@@ -163,6 +224,13 @@ func TestDecode(t *testing.T) {
 		{name: "octal as text", data: added(`mode: "0640"`)},
 		{name: "octal short", data: added("mode: 640")},
 		{name: "numeric owner", data: added("owner: 33")},
+		{name: "chain apart", data: added("chain: /srv/site.chain")},
+		{name: "combined as well", data: added("combined: /srv/site.all")},
+		{name: "combined alone", data: head + only("files", "combined: /srv/x.pem")},
+		{name: "pkcs12", data: head + only("tomcat", "keystore: {path: /srv/x.p12, format: pkcs12, passwordFile: /srv/p, legacy: true}")},
+		{name: "jks", data: head + only("files", "keystore: {path: /srv/x.jks, format: jks, passwordFile: /srv/p, alias: tomcat}")},
+		{name: "haproxy combined", data: head + only("haproxy", "combined: /srv/x.pem")},
+		{name: "haproxy pair", data: head + only("haproxy", "certificate: /srv/x.pem, key: /srv/x.pem.key")},
 		{name: "script in a shell", data: added("reload: [/bin/sh, /usr/local/sbin/reload-site]")},
 
 		{name: "empty", data: "", want: "the file is empty"},
@@ -196,6 +264,26 @@ func TestDecode(t *testing.T) {
 			name: "shared file", want: `/srv/site.key is also a file of target "mail"`,
 			data: head + site + "  mail: {deployer: files, certificate: /srv/mail.pem, key: /srv/site.key, probe: {none: true}}\n",
 		},
+
+		{name: "nothing to write", data: head + only("files", "owner: root"), want: "name certificate and key, or combined, or keystore"},
+		{name: "chain without certificate", data: head + only("files", "combined: /srv/x, chain: /srv/y"), want: "certificate is missing"},
+		{name: "combined twice", data: head + only("files", "certificate: /srv/x, key: /srv/y, combined: /srv/y"), want: "key and combined must be two files"},
+		{
+			name: "shared combined", want: `/srv/site.key is also a file of target "mail"`,
+			data: head + site + "  mail: {deployer: files, combined: /srv/site.key, probe: {none: true}}\n",
+		},
+		{name: "combined for nginx", data: head + only("nginx", "combined: /srv/x.pem"), want: "nginx takes certificate, key; this target names combined"},
+		{name: "chain for haproxy", data: head + only("haproxy", "certificate: /c, key: /c.key, chain: /d"), want: "haproxy takes combined, or certificate, key"},
+		{name: "key elsewhere for haproxy", data: head + only("haproxy", "certificate: /c, key: /k"), want: "looks for the key of /c in /c.key"},
+		{name: "keystore without path", data: head + only("files", "keystore: {format: jks}"), want: "keystore.path is missing"},
+		{name: "keystore without password", data: head + only("files", "keystore: {path: /k, format: jks, alias: x}"), want: "keystore.passwordFile is missing"},
+		{name: "keystore is its password", data: head + only("files", "keystore: {path: /k, format: pkcs12, passwordFile: /k}"), want: "must be two files"},
+		{name: "keystore of no format", data: head + only("files", "keystore: {path: /k, format: pem, passwordFile: /p}"), want: "must be pkcs12 or jks"},
+		{name: "alias for pkcs12", data: head + only("files", "keystore: {path: /k, format: pkcs12, passwordFile: /p, alias: x}"), want: "alias is for the format jks"},
+		{name: "jks without alias", data: head + only("files", "keystore: {path: /k, format: jks, passwordFile: /p}"), want: "alias is missing"},
+		{name: "jks with an odd alias", data: head + only("files", `keystore: {path: /k, format: jks, passwordFile: /p, alias: "a\nb"}`), want: "one short line"},
+		{name: "legacy jks", data: head + only("files", "keystore: {path: /k, format: jks, passwordFile: /p, alias: x, legacy: true}"), want: "legacy is for the format pkcs12"},
+		{name: "password in the policy", data: head + only("files", "keystore: {path: /k, password: secret}"), want: `unknown key "password"`},
 
 		{name: "readable by all", data: added("mode: 0644"), want: "readable by its owner and group only"},
 		{name: "executable", data: added("mode: 0700"), want: "readable by its owner and group only"},
@@ -316,7 +404,8 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for _, target := range p.Targets() {
-			for _, path := range []string{target.Certificate, target.Key} {
+			paths := []string{target.Certificate, target.Key, target.Chain, target.Combined, target.Keystore.Path, target.Keystore.PasswordFile}
+			for _, path := range slices.DeleteFunc(paths, func(path string) bool { return path == "" }) {
 				if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 					t.Errorf("path %q", path)
 				}

@@ -27,13 +27,18 @@ type HAProxyOptions struct {
 	Master, MasterSocket bool
 	// Combined keeps certificate and key in one file.
 	Combined bool
+	// Binary is a program of the test's choice.
+	Binary string
 }
 
 // StartHAProxy starts a HAProxy of its own that serves b, in the foreground, with its configuration, sockets and port in
 // temporary folders. It skips the test where haproxy is not installed.
 func StartHAProxy(tb testing.TB, b *bundle.Bundle, o HAProxyOptions) *HAProxy {
 	tb.Helper()
-	h := &HAProxy{Server: &Server{Binary: Program(tb, "haproxy"), Dir: tb.TempDir(), Address: FreeAddress(tb)}}
+	if o.Binary == "" {
+		o.Binary = Program(tb, "haproxy")
+	}
+	h := &HAProxy{Server: &Server{Binary: o.Binary, Dir: tb.TempDir(), Address: FreeAddress(tb)}}
 	h.Config = filepath.Join(h.Dir, "haproxy.cfg")
 	h.PIDFile = filepath.Join(h.Dir, "haproxy.pid")
 	// The path of a socket has 107 bytes at most, and HAProxy adds to it while it binds.
@@ -73,7 +78,7 @@ func (h *HAProxy) combine(tb testing.TB) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := os.WriteFile(h.Certificate, append(certificate, key...), 0o600); err != nil {
+	if err := os.WriteFile(h.Certificate, append(certificate, key...), 0o600); err != nil { //nolint:gosec // the test made the path
 		tb.Fatal(err)
 	}
 	if err := os.Remove(h.Key); err != nil {

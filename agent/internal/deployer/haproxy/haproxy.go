@@ -9,7 +9,9 @@ package haproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -142,11 +144,16 @@ func (d *Deployer) reloadMaster(ctx context.Context, i instance) error {
 	if err != nil {
 		return err
 	}
+	wait, cancel := context.WithTimeout(ctx, d.budget)
+	defer cancel()
+	for pause := firstPause; !d.hears(i, syscall.SIGUSR2); pause = min(2*pause, longestPause) {
+		if !rest(wait, pause) {
+			return errors.Join(ctx.Err(), fmt.Errorf("haproxy master %d does not listen to signals; it is starting, or hangs", i.PID))
+		}
+	}
 	if err := d.proc.Signal(i.Process, syscall.SIGUSR2); err != nil {
 		return fmt.Errorf("reload haproxy: %w", err)
 	}
-	wait, cancel := context.WithTimeout(ctx, d.budget)
-	defer cancel()
 	watch := generation{proc: d.proc, before: before, seen: make(map[workerID]int)}
 	reloaded := false
 	for pause := firstPause; rest(wait, pause); pause = min(2*pause, longestPause) {
@@ -170,6 +177,24 @@ func (d *Deployer) reloadMaster(ctx context.Context, i instance) error {
 		return nil // An old worker is too busy to hear that it shall end; the probe sees who answers.
 	}
 	return fmt.Errorf("haproxy master %d started no new worker process within %s: it did not take its configuration; its log says why", i.PID, d.budget)
+}
+
+// hears says whether the master handles the signal now. While it starts, and after each reload, there is a moment in which
+// its first workers serve already and a signal to it is lost: it blocks signals, and then drops what is pending.
+func (d *Deployer) hears(i instance, sig syscall.Signal) bool {
+	status, err := os.ReadFile(d.proc.Path(i.PID, "status"))
+	if err != nil {
+		return true // Signal says what is wrong.
+	}
+	mask := func(name string) uint64 {
+		n, err := strconv.ParseUint(field(string(status), name), 16, 64)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	bit := uint64(1) << (sig - 1)
+	return mask("SigCgt")&bit != 0 && mask("SigBlk")&bit == 0
 }
 
 // generation tells new workers from old ones.

@@ -91,9 +91,22 @@ func (d *Deployer) workers(i instance) (map[workerID]bool, error) {
 	return ids, nil
 }
 
+// settled is instances, when none of them is just about to become another program: it has no arguments then.
+func (d *Deployer) settled(ctx context.Context, binary string) ([]instance, error) {
+	wait, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		all, err := d.instances(binary)
+		starting := slices.ContainsFunc(all, func(i instance) bool { return len(i.Args) == 0 })
+		if err != nil || !starting || !rest(wait, firstPause) {
+			return all, err
+		}
+	}
+}
+
 // instance finds the one that t means.
 func (d *Deployer) instance(ctx context.Context, t agent.Selector) (instance, error) {
-	all, err := d.instances(t.Binary)
+	all, err := d.settled(ctx, t.Binary)
 	if err != nil {
 		return instance{}, err
 	}
