@@ -42,8 +42,9 @@ type Grant struct {
 	Refs []string
 	// Head is the reference that HEAD stands for; empty for no HEAD.
 	Head string
-	// Push lets the caller push to main.
+	// Push lets the caller push to main; Role is what the receiver is told of his rights, in its own words.
 	Push bool
+	Role string
 }
 
 // Repository is what is served; *gitrepo.Repo is one.

@@ -38,7 +38,7 @@ func (a gitAccess) Authorize(ctx context.Context, username, password string) (gi
 		return gitserve.Grant{Name: "agent:" + caller.Name, Refs: []string{own}, Head: own}, nil
 	case hub.Person:
 		pushes := caller.Role == apiv1.RoleOperator || caller.Role == apiv1.RoleAdmin
-		return gitserve.Grant{Name: caller.Name, All: true, Head: manifest.MainBranch, Push: pushes}, nil
+		return gitserve.Grant{Name: caller.Name, All: true, Head: manifest.MainBranch, Push: pushes, Role: string(caller.Role)}, nil
 	case hub.Anonymous:
 	}
 	return gitserve.Grant{}, gitserve.ErrDenied

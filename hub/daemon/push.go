@@ -17,6 +17,7 @@ import (
 	"github.com/certferry/certferry/gitstore/gitserve"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/internal/intent"
 )
 
@@ -29,7 +30,7 @@ type pushes struct {
 
 // Receive implements gitserve.Receiver.
 func (p pushes) Receive(ctx context.Context, push gitserve.Push) ([]string, error) {
-	actor := hub.Principal{Kind: hub.Person, Name: push.Grant.Name}
+	actor := hub.Principal{Kind: hub.Person, Name: push.Grant.Name, Role: apiv1.Role(push.Grant.Role)}
 	out, err := p.intent.Push(ctx, actor, push.Incoming, push.New)
 	switch {
 	case errors.Is(err, gitstore.ErrConflict):

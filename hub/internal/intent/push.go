@@ -12,6 +12,7 @@ import (
 	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
 )
 
 // actPush is the action of pushes in the audit history.
@@ -50,6 +51,21 @@ func (s *Service) Take(ctx context.Context, remote string, in *gitrepo.Incoming,
 	return s.take(ctx, act{action: actPush, object: remote}, gitstore.Push{Incoming: in, Tip: tip, Beside: true}, s.cfg.SignedRemotes)
 }
 
+// judgeRole keeps issuers for administrators, as the API does: they say which CA is asked, and with which account. On
+// remotes nobody's role is known; there, the keys of those whose commits count are the administrator's choice.
+func judgeRole(actor hub.Principal, changes []gitrepo.FileChange) []gitstore.Fault {
+	if actor.Kind != hub.Person || actor.Role == apiv1.RoleAdmin {
+		return nil
+	}
+	var faults []gitstore.Fault
+	for _, c := range changes {
+		if strings.HasPrefix(c.Path, "issuers/") {
+			faults = append(faults, gitstore.Fault{Path: c.Path, Err: errors.New("only administrators change issuers: ask one to push this, or to use certferry issuer")})
+		}
+	}
+	return faults
+}
+
 func (s *Service) take(ctx context.Context, a act, p gitstore.Push, signed bool) (Pushed, error) {
 	var effects []string
 	p.Actor = s.author(a)
@@ -57,6 +73,7 @@ func (s *Service) take(ctx context.Context, a act, p gitstore.Push, signed bool)
 		faults := s.judgeCommits(commits, signed)
 		faults = append(faults, s.judgeFiles(p.Incoming, before, after, changes)...)
 		faults = append(faults, s.judgeReview(a, changes)...)
+		faults = append(faults, judgeRole(a.actor, changes)...)
 		if len(faults) == 0 {
 			effects = s.effectsOf(before, after, changes).lines()
 		}

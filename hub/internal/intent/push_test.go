@@ -13,6 +13,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/gitstore/seal"
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/internal/hubtest"
 	"github.com/certferry/certferry/hub/internal/intent"
 )
@@ -122,6 +123,26 @@ func TestPush(t *testing.T) {
 	f.must(err)
 	if e := events[0]; e.Action != "push-intent" || e.Actor != ada.Name || e.Outcome != hub.OutcomeOK || !strings.Contains(e.Detail, tip.String()) {
 		t.Errorf("got audit row %+v", e)
+	}
+}
+
+// TestIssuersAreForAdministrators: an operator who may not change them by the API may not do so by a push.
+func TestIssuersAreForAdministrators(t *testing.T) {
+	t.Parallel()
+	for role, want := range map[apiv1.Role]bool{apiv1.RoleOperator: false, apiv1.RoleAdmin: true} {
+		f := newFixture(t)
+		e := newElsewhere(f, nil)
+		e.commit(grace, yamlOf(f, manifest.IssuerPath("other"), &manifest.Issuer{
+			APIVersion: manifest.APIVersion, Kind: manifest.KindIssuer, Name: "other", Type: "privateca",
+		}))
+		in, tip := e.incoming()
+		out, err := f.service.Push(t.Context(), hub.Principal{Kind: hub.Person, Name: "ada", Role: role}, in, tip)
+		if err != nil || out.Applied != want {
+			t.Errorf("%s: %+v, %v", role, out, err)
+		}
+		if !want && !strings.Contains(strings.Join(out.Lines, " "), "issuers/other.yaml: only administrators") {
+			t.Errorf("%s: %q", role, out.Lines)
+		}
 	}
 }
 
