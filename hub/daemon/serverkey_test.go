@@ -158,7 +158,7 @@ targets:
     key: %s
     names: [%s]
     probe: {addresses: [%q], timeout: 10s}
-    nginx: {config: %s}
+    instance: {config: %s}
 `, s.cert, s.key, shop, s.address, s.config), 0o600))
 	env := agentdaemon.Environment{Version: "test", Now: time.Now, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	_, err = agentdaemon.Enroll(t.Context(), cfg, "test", agentdaemon.EnrollRequest{
