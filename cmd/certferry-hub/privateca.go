@@ -17,13 +17,13 @@ func privateCACommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			leaf(&cli.Command{Name: "ls", Usage: "list private CAs and where they are", Action: listPrivateCAs}, 0),
 			leaf(&cli.Command{
-				Name: "init", Usage: "make a further private CA; issuer add --private-ca NAME uses it", ArgsUsage: "NAME",
+				Name: "init", Usage: "make a further private CA, while the hub is stopped; issuer add --private-ca NAME uses it", ArgsUsage: "NAME",
 				Flags:  []cli.Flag{&cli.StringSliceFlag{Name: "permit", Usage: "`DOMAIN` that it can sign for, with what is below it; repeat it for more (default: all)"}},
 				Action: initPrivateCA,
 			}, 1),
 			{Name: "export-root", Usage: "print the root certificate in PEM, for the trust stores of clients", ArgsUsage: "[NAME]", Action: exportPrivateRoot},
 			{
-				Name: "renew-intermediate", Usage: "give the intermediate new dates; the root's key must be in its place for the moment", ArgsUsage: "[NAME]",
+				Name: "renew-intermediate", Usage: "give the intermediate new dates, while the hub is stopped; the root's key must be in its place for the moment", ArgsUsage: "[NAME]",
 				Action: renewIntermediate,
 			},
 		},
@@ -90,6 +90,6 @@ func renewIntermediate(c *cli.Context) error {
 	if err := daemon.RenewPrivateIntermediate(cfg, c.Args().First(), time.Now()); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(c.App.Writer, "intermediate renewed: restart the hub, then take the root's key away again")
+	_, err = fmt.Fprintln(c.App.Writer, "intermediate renewed: take the root's key away again, then start the hub")
 	return err
 }

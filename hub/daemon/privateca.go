@@ -105,8 +105,9 @@ type PrivateCA struct {
 	Dir  string `json:"dir" yaml:"dir"`
 }
 
-// InitPrivateCA makes a further private CA. Where permitted is not empty, it can sign for these domains only.
-func InitPrivateCA(cfg Config, name string, permitted []string, now time.Time) (PrivateCA, error) {
+// InitPrivateCA makes a further private CA while the hub is stopped. Where permitted is not empty, it can sign for these
+// domains only.
+func InitPrivateCA(cfg Config, name string, permitted []string, now time.Time) (made PrivateCA, err error) {
 	if err := cfg.Complete(); err != nil {
 		return PrivateCA{}, fmt.Errorf("check configuration: %w", err)
 	}
@@ -116,7 +117,12 @@ func InitPrivateCA(cfg Config, name string, permitted []string, now time.Time) (
 	if err := checkInitialised(cfg.paths()); err != nil {
 		return PrivateCA{}, err
 	}
-	made := PrivateCA{Name: name, Dir: cfg.paths().privateCAOf(name)}
+	held, err := takeLock(cfg.paths())
+	if err != nil {
+		return PrivateCA{}, err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
+	made = PrivateCA{Name: name, Dir: cfg.paths().privateCAOf(name)}
 	if err := os.MkdirAll(filepath.Dir(made.Dir), 0o700); err != nil {
 		return PrivateCA{}, fmt.Errorf("make private CA: %w", err)
 	}
@@ -154,11 +160,19 @@ func ExportPrivateRoot(cfg Config, name string, now func() time.Time) ([]byte, e
 	return ca.RootPEM(), nil
 }
 
-// RenewPrivateIntermediate gives the intermediate of a private CA new dates under the same root.
-func RenewPrivateIntermediate(cfg Config, name string, now time.Time) error {
+// RenewPrivateIntermediate gives the intermediate of a private CA new dates under the same root, while the hub is stopped.
+func RenewPrivateIntermediate(cfg Config, name string, now time.Time) (err error) {
+	if err := cfg.Complete(); err != nil {
+		return fmt.Errorf("check configuration: %w", err)
+	}
 	if _, err := openPrivateCA(cfg, name, func() time.Time { return now }); err != nil {
 		return err
 	}
+	held, err := takeLock(cfg.paths())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
 	return privateca.RenewIntermediate(cfg.paths().privateCAOf(name), now)
 }
 
