@@ -10,7 +10,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -176,17 +175,9 @@ func backoff(n int, _ *http.Request, answer *http.Response) time.Duration {
 
 // httpClient trusts what acme.sh is told to trust. done ends its connections.
 func (i *Issuer) httpClient() (client *http.Client, done func(), err error) {
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second}
-	if i.cfg.CABundle != "" {
-		data, err := os.ReadFile(i.cfg.CABundle)
-		if err != nil {
-			return nil, nil, &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle", Err: err}
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(data) {
-			return nil, nil, &issuer.Error{Class: issuer.Local, Detail: "read the CA bundle: it holds no certificate"}
-		}
-		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	transport := &http.Transport{Proxy: i.cfg.proxyFor, TLSHandshakeTimeout: 10 * time.Second}
+	if transport.TLSClientConfig, err = i.cfg.tlsConfig(); err != nil {
+		return nil, nil, err
 	}
 	return &http.Client{Transport: bounded{transport}, Timeout: 30 * time.Second}, transport.CloseIdleConnections, nil
 }
@@ -204,7 +195,10 @@ func (i *Issuer) register(ctx context.Context, a *account) error {
 	}
 	if i.cfg.EAB != nil {
 		binding := &acme.ExternalAccountBinding{}
-		if binding.KID, binding.Key, err = i.cfg.EAB(); err != nil {
+		if binding.KID, binding.Key, err = i.cfg.EAB(); err == nil && binding.KID != "" {
+			err = checkEAB(binding.KID, binding.Key)
+		}
+		if err != nil {
 			return &issuer.Error{Class: issuer.Account, Detail: "read what binds the account to one at the CA (EAB)", Err: err}
 		}
 		if binding.KID != "" {

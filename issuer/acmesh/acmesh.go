@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
+
 	"github.com/certferry/certferry/issuer"
 )
 
@@ -44,8 +46,10 @@ type Config struct {
 	Directory string
 	// Email is the account's contact, or empty.
 	Email string
-	// CABundle is a PEM file that the CA's TLS certificate must chain to; empty for the system's.
+	// CABundle is a PEM file of roots that are trusted beside the system's; empty for the system's alone.
 	CABundle string
+	// Proxy is how CAs and DNS providers are reached; nil for what the environment of this process says.
+	Proxy *httpproxy.Config
 	// StandalonePort is where the method standalone listens, TLSPort where tls-alpn-01 does; 0 for 80 and 443.
 	StandalonePort int
 	TLSPort        int
@@ -108,6 +112,9 @@ const ordersDir = "certferry-orders"
 func checkConfig(cfg *Config) error {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Minute
+	}
+	if cfg.Proxy == nil {
+		cfg.Proxy = httpproxy.FromEnvironment()
 	}
 	cfg.StandalonePort, cfg.TLSPort = cmp.Or(cfg.StandalonePort, 80), cmp.Or(cfg.TLSPort, 443)
 	if cfg.Now == nil || cfg.Logger == nil {

@@ -53,6 +53,10 @@ type home struct {
 	do string
 	// ca is how the URLs of the CA begin, curl the real one; see guard.
 	ca, curl string
+	// bundle is the file of the roots that are trusted, empty for the system's.
+	bundle string
+	// proxy is what curl is told of proxies, and secrets are hidden as credentials are.
+	proxy, secrets []string
 }
 
 func openFolder(dir string) (*home, error) {
@@ -79,10 +83,16 @@ func (i *Issuer) newFolder(orderID string) (*home, error) {
 			return nil, errors.Join(err, h.remove())
 		}
 	}
-	if err := h.guard(i.cfg.Directory); err != nil {
+	if err := h.equip(i); err != nil {
 		return nil, errors.Join(err, h.remove())
 	}
 	return h, nil
+}
+
+// equip lays out what acme.sh asks the network with.
+func (h *home) equip(i *Issuer) error {
+	h.proxy, h.secrets = i.cfg.proxyEnvironment(), i.cfg.proxySecrets()
+	return errors.Join(h.guard(i.cfg.Directory), h.trust(&i.cfg))
 }
 
 // newHome makes the folder with everything that acme.sh reads.
@@ -135,7 +145,7 @@ func (h *home) write(name, data string) error {
 // finishMask hides the credentials, in the forms in which programs print them, from what is told from now on.
 func (h *home) finishMask() {
 	forms := map[string]bool{}
-	for _, value := range h.credentials {
+	for _, value := range slices.Concat(slices.Collect(maps.Values(h.credentials)), h.secrets) {
 		if len(value) < 4 {
 			continue // hiding it would hide half of the text, and nobody guesses less than by trying
 		}
@@ -175,6 +185,10 @@ func (h *home) environment() []string {
 		"CERTFERRY_DO=" + h.do, "CERTFERRY_CA=" + h.ca, "CERTFERRY_CURL=" + h.curl,
 		"CERTFERRY_VARIABLES=" + strings.Join(slices.Sorted(maps.Keys(h.credentials)), " "),
 	}
+	if h.bundle != "" {
+		env = append(env, "CA_BUNDLE="+h.bundle)
+	}
+	env = append(env, h.proxy...)
 	for name, value := range h.credentials {
 		env = append(env, name+"="+value)
 	}

@@ -167,10 +167,10 @@ func (i *Issuer) clearLeft(ctx context.Context, h *home, credentials func(string
 			return err
 		}
 	}
-	h.finishMask()
-	if err := h.guard(i.cfg.Directory); err != nil {
+	if err := h.equip(i); err != nil {
 		return err
 	}
+	h.finishMask()
 	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
 	return i.clearDNS(ctx, h, nil)

@@ -50,9 +50,6 @@ func (i *Issuer) issue(ctx context.Context, h *home, req *issuer.Request) (resul
 		"--home", h.dir, "--config-home", h.dir, "--cert-home", filepath.Join(h.dir, "certs"),
 		"--server", i.cfg.Directory, "--no-color",
 	}
-	if i.cfg.CABundle != "" {
-		args = append(args, "--ca-bundle", i.cfg.CABundle)
-	}
 	release, err := i.holdPorts(ctx, req)
 	if err != nil {
 		return result{}, err

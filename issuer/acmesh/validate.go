@@ -4,6 +4,7 @@
 package acmesh
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -24,18 +25,36 @@ var (
 	profile   = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}$`)
 	chainName = regexp.MustCompile(`^[A-Za-z0-9 ._()-]{0,128}$`)
 	hookName  = regexp.MustCompile(`^dns_[a-z0-9_]{1,60}$`)
+	eabKeyID  = regexp.MustCompile(`^[A-Za-z0-9._~:/+=@-]{1,256}$`)
+)
+
+const (
+	// maxURL bounds a directory's URL, maxEABKey the key that binds an account, in bytes.
+	maxURL    = 1000
+	maxEABKey = 1024
 )
 
 func checkAccount(cfg *Config) error {
 	switch {
-	case !directory.MatchString(cfg.Directory):
+	case len(cfg.Directory) > maxURL || !directory.MatchString(cfg.Directory):
 		return fmt.Errorf("the directory must be a plain https URL")
-	case cfg.Email != "" && !email.MatchString(cfg.Email):
+	case cfg.Email != "" && (len(cfg.Email) > 254 || !email.MatchString(cfg.Email)):
 		return fmt.Errorf("the e-mail address has characters that are not allowed")
 	case cfg.CABundle != "" && !plainPath.MatchString(cfg.CABundle):
 		return fmt.Errorf("the CA bundle must be an absolute path of letters, digits and . _ / -")
 	case cfg.HooksDir != "" && !plainPath.MatchString(cfg.HooksDir):
 		return fmt.Errorf("the hooks' folder must be an absolute path of letters, digits and . _ / -")
+	}
+	return nil
+}
+
+// checkEAB refuses what no CA hands out as an external account binding (RFC 8555 §7.3.4). Its errors repeat nothing of it.
+func checkEAB(kid string, hmac []byte) error {
+	switch {
+	case !eabKeyID.MatchString(kid):
+		return errors.New("the key id has characters that are not allowed, or more than 256")
+	case len(hmac) == 0 || len(hmac) > maxEABKey:
+		return fmt.Errorf("the HMAC key must hold 1 to %d bytes", maxEABKey)
 	}
 	return nil
 }

@@ -45,6 +45,8 @@ type PebbleConfig struct {
 	Blocked []string
 	// EAB are the keys by id to one of which an account must be bound (RFC 8555 §7.3.4), base64url; nil for none.
 	EAB map[string]string
+	// AlternateRoots is how many roots certificates chain to beside the first.
+	AlternateRoots int
 	// Wrap stands in front of the ACME API, to inject faults; nil for nothing.
 	Wrap func(http.Handler) http.Handler
 }
@@ -61,6 +63,8 @@ type Pebble struct {
 	Resolver string
 	// DNSManagement is the URL of a small API that the DNS hook of WriteDNSHook uses.
 	DNSManagement string
+	// Roots are the names (CN) of the roots, the first one's chain being the default.
+	Roots []string
 	// DNS is the test DNS server; all Pebbles of a process share it.
 	DNS *challtestsrv.ChallSrv
 
@@ -111,7 +115,8 @@ func StartPebble(ctx context.Context, cfg PebbleConfig) (*Pebble, error) {
 		"default":    {Description: "default", ValidityPeriod: 90 * 24 * 3600},
 		"shortlived": {Description: "six days", ValidityPeriod: 160 * 3600},
 	}
-	authority := ca.New(logger, store, "", "ecdsa", 0, 1, profiles)
+	authority := ca.New(logger, store, "", "ecdsa", cfg.AlternateRoots, 1, profiles)
+	p.Roots = rootsOf(authority)
 	validator := va.New(logger, p.HTTPPort, p.TLSPort, false, p.Resolver, store)
 	api := wfe.New(logger, store, validator, authority, []string{"pebble.letsencrypt.org"}, false, cfg.EAB != nil, 1, 1)
 	handler := api.Handler()
@@ -122,6 +127,13 @@ func StartPebble(ctx context.Context, cfg PebbleConfig) (*Pebble, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+func rootsOf(authority *ca.CAImpl) (names []string) {
+	for n := range authority.GetNumberOfRootCerts() {
+		names = append(names, authority.GetRootCert(n).Cert.Subject.CommonName)
+	}
+	return names
 }
 
 // Close stops the servers.
@@ -272,6 +284,9 @@ func (p *Pebble) startAPI(ctx context.Context, handler http.Handler) error {
 	return nil
 }
 
+// ProxiedName is a name that a Pebble's certificate is for beside localhost, which no proxy is asked for.
+const ProxiedName = "ca.example.test"
+
 // loopbackCertificate makes a self-signed certificate for localhost.
 func loopbackCertificate() (tls.Certificate, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -282,7 +297,7 @@ func loopbackCertificate() (tls.Certificate, []byte, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames: []string{"localhost", ProxiedName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true, IsCA: true,
 	}

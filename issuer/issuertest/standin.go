@@ -185,7 +185,7 @@ func (s *standIn) renew(ctx context.Context) error {
 	if block == nil {
 		return errors.New("no CSR")
 	}
-	chain, _, err := s.acme.CreateOrderCert(ctx, order.FinalizeURL, block.Bytes, true)
+	chain, url, err := s.acme.CreateOrderCert(ctx, order.FinalizeURL, block.Bytes, true)
 	if refused := new(acme.Error); errors.As(err, &refused) {
 		return fmt.Errorf("signing failed: %w", err)
 	}
@@ -195,11 +195,13 @@ func (s *standIn) renew(ctx context.Context) error {
 		if waitErr != nil {
 			return fmt.Errorf("signing failed: %w", errors.Join(err, waitErr))
 		}
-		if chain, err = s.acme.FetchCert(ctx, done.CertURL, true); err != nil {
+		url = done.CertURL
+		if chain, err = s.acme.FetchCert(ctx, url, true); err != nil {
 			return fmt.Errorf("signing failed: %w", err)
 		}
 	}
 	s.info("Downloading cert.")
+	chain = s.preferred(ctx, chain, url)
 	var out bytes.Buffer
 	for _, der := range chain {
 		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Buffer takes everything
@@ -225,7 +227,7 @@ func readConf(path string) (map[string]string, error) {
 // connect uses the account that the driver seeded.
 func (s *standIn) connect() error {
 	pool := x509.NewCertPool()
-	if path := s.flags["--ca-bundle"]; path != "" {
+	if path := os.Getenv("CA_BUNDLE"); path != "" { //nolint:forbidigo // as acme.sh does
 		data, err := os.ReadFile(path) //nolint:gosec // a test's file
 		if err != nil {
 			return err
@@ -256,10 +258,11 @@ func (s *standIn) connect() error {
 	if err != nil {
 		return err
 	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}}
 	s.acme = &acme.Client{
 		Key: signer, KID: acme.KeyID(url), DirectoryURL: s.flags["--server"],
 		RetryBackoff: backoff,
-		HTTPClient:   &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}}},
+		HTTPClient:   &http.Client{Transport: s.replaced(transport, signer)},
 	}
 	return nil
 }
