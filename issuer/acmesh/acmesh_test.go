@@ -354,7 +354,7 @@ func TestBadValuesNeverRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, issuertest.PebbleConfig{})
 	marker := filepath.Join(filepath.Dir(w.cfg.StateDir), "ran")
-	evil := []string{"'; touch " + marker + "; '", "$(touch " + marker + ")", "`touch " + marker + "`", "a\nb", "a\x00b", `a"b`, strings.Repeat("x", 10000)}
+	evil := evilValues(marker)
 	good, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "www.example.test")
 	good.Challenge = w.dns("fine")
 	change := map[string]func(r *issuer.Request, value string){
@@ -371,7 +371,9 @@ func TestBadValuesNeverRun(t *testing.T) {
 		"credential": func(r *issuer.Request, v string) {
 			r.Challenge.Credentials = map[string]string{"PEBBLETEST_TOKEN": v}
 		},
-		"variable": func(r *issuer.Request, v string) { r.Challenge.Credentials = map[string]string{v: "x"} },
+		"variable":     func(r *issuer.Request, v string) { r.Challenge.Credentials = map[string]string{v: "x"} },
+		"alias":        func(r *issuer.Request, v string) { r.Challenge.Alias = v },
+		"domain alias": func(r *issuer.Request, v string) { r.Challenge.DomainAlias = v },
 	}
 	for what, set := range change {
 		for _, value := range evil {
