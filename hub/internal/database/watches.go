@@ -205,11 +205,12 @@ func (db *DB) DueEndpoints(ctx context.Context, now time.Time, limit int) ([]hub
 	return convert(rows, (*endpointRow).endpoint), nil
 }
 
-// SetProbed writes down how often an endpoint failed in a row and when it is looked at next.
+// SetProbed writes down how often an endpoint failed in a row and when it is looked at next. The error is
+// hub.ErrNotFound where it is not watched any more.
 func (db *DB) SetProbed(ctx context.Context, name string, failures int64, next time.Time) error {
-	_, err := db.write.NewUpdate().Model((*endpointRow)(nil)).Set("failures = ?", failures).Set("next_probe = ?", millis(next)).
+	result, err := db.write.NewUpdate().Model((*endpointRow)(nil)).Set("failures = ?", failures).Set("next_probe = ?", millis(next)).
 		Where("name = ?", name).Exec(ctx)
-	if err != nil {
+	if err := changed("endpoint", result, err); err != nil {
 		return fmt.Errorf("write down probe of %s: %w", name, err)
 	}
 	return nil

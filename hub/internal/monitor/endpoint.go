@@ -81,7 +81,9 @@ func (m *Monitor) probeEndpoints(ctx context.Context) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			faults[i] = m.probe(ctx, due[i])
+			if faults[i] = m.probe(ctx, due[i]); errors.Is(faults[i], hub.ErrNotFound) {
+				faults[i] = nil // nobody watches it any more: it was removed meanwhile
+			}
 		})
 	}
 	wg.Wait()

@@ -225,6 +225,24 @@ func TestEndpointsAreLookedAt(t *testing.T) {
 	}
 }
 
+// TestEndpointRemovedWhileItIsLookedAt: nothing of it is left to raise an alarm that nobody could end.
+func TestEndpointRemovedWhileItIsLookedAt(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.endpoint(hub.Endpoint{Name: "gone", Address: y.serve("x.example", 40*day), ServerName: "good.example", Trust: "none"})
+	y.cfg.Probe = func(ctx context.Context, e hub.Endpoint) ([]*x509.Certificate, error) {
+		defer func() { y.must(y.db.DeleteEndpoint(t.Context(), "gone", hub.AuditEvent{Action: "test"})) }()
+		return monitor.Dial(ctx, e)
+	}
+	y.m = monitor.New(y.cfg)
+	y.must(y.m.Once(t.Context()))
+	watches, err := y.db.Watches(t.Context(), hub.WatchEndpoint, "", 10)
+	y.must(err)
+	if len(watches) != 0 || y.alerts(hub.AlertEndpointFaulty) != "" {
+		t.Errorf("left: %+v, %q", watches, y.alerts(hub.AlertEndpointFaulty))
+	}
+}
+
 // BenchmarkScan looks at 100,000 certificates of which ten are due, and beside it reads all of them.
 func BenchmarkScan(b *testing.B) {
 	db, err := database.Open(b.Context(), filepath.Join(b.TempDir(), "hub.db"), time.Now)

@@ -6,7 +6,7 @@ import (
 	"github.com/certferry/certferry/issuer"
 )
 
-// Limits of the back-off, by the table of shared/research/acme.md §8.
+// Limits of the back-off.
 const (
 	maxBackoff       = 6 * time.Hour
 	rateLimitBackoff = time.Hour

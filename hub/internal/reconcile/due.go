@@ -9,7 +9,7 @@ import (
 	"github.com/certferry/certferry/hub"
 )
 
-// When a certificate is renewed (shared/research/acme.md §8): a third of its lifetime before it expires, half of it
+// When a certificate is renewed: a third of its lifetime before it expires, half of it
 // when it lives for less than shortLived, and defaultDays (or what the certificate says) before expiry where that
 // is earlier and leaves the certificate at least half of its life.
 const (
