@@ -62,7 +62,7 @@ func printInventory(w *strings.Builder, found apiv1.Inventory) {
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(found.Certificates) > 0 {
-		fmt.Fprintln(table, "CERTIFICATE\tNAMES\tUNTIL\tISSUER\tUSED BY\tMANAGED BY")
+		_, _ = fmt.Fprintln(table, "CERTIFICATE\tNAMES\tUNTIL\tISSUER\tUSED BY\tMANAGED BY")
 	}
 	for i := range found.Certificates {
 		r := &found.Certificates[i]
@@ -70,7 +70,7 @@ func printInventory(w *strings.Builder, found apiv1.Inventory) {
 		if !r.NotAfter.IsZero() {
 			until = r.NotAfter.Format(time.DateOnly)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Path, shortList(r.Names, 3), until, r.Issuer, usedBy(r.Uses), r.ManagedBy)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Path, shortList(r.Names, 3), until, r.Issuer, usedBy(r.Uses), r.ManagedBy)
 	}
 	_ = table.Flush()
 	for i := range found.Certificates {

@@ -147,13 +147,13 @@ func TestFoundCertificatesAreWatchedUnlessTheHubManagesThem(t *testing.T) {
 	y.expect("")
 }
 
-// serve shows a certificate for name on a port of loopback.
-func (y *yard) serve(name string, life time.Duration) string {
+// serve shows a certificate of 40 days for name on a port of loopback.
+func (y *yard) serve(name string) string {
 	y.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	y.must(err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: y.clock.Now(), NotAfter: y.clock.Now().Add(life),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: y.clock.Now(), NotAfter: y.clock.Now().Add(40 * day),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	y.must(err)
@@ -184,9 +184,9 @@ func (y *yard) endpoint(e hub.Endpoint) {
 func TestEndpointsAreLookedAt(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.endpoint(hub.Endpoint{Name: "good", Address: y.serve("good.example", 40*day), ServerName: "good.example", Trust: "none"})
-	y.endpoint(hub.Endpoint{Name: "other-name", Address: y.serve("x.example", 40*day), ServerName: "good.example", Trust: "none"})
-	y.endpoint(hub.Endpoint{Name: "untrusted", Address: y.serve("good.example", 40*day), ServerName: "good.example", Trust: "system"})
+	y.endpoint(hub.Endpoint{Name: "good", Address: y.serve("good.example"), ServerName: "good.example", Trust: "none"})
+	y.endpoint(hub.Endpoint{Name: "other-name", Address: y.serve("x.example"), ServerName: "good.example", Trust: "none"})
+	y.endpoint(hub.Endpoint{Name: "untrusted", Address: y.serve("good.example"), ServerName: "good.example", Trust: "system"})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	y.must(err)
 	y.must(l.Close())
@@ -229,7 +229,7 @@ func TestEndpointsAreLookedAt(t *testing.T) {
 func TestEndpointRemovedWhileItIsLookedAt(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.endpoint(hub.Endpoint{Name: "gone", Address: y.serve("x.example", 40*day), ServerName: "good.example", Trust: "none"})
+	y.endpoint(hub.Endpoint{Name: "gone", Address: y.serve("x.example"), ServerName: "good.example", Trust: "none"})
 	y.cfg.Probe = func(ctx context.Context, e hub.Endpoint) ([]*x509.Certificate, error) {
 		defer func() { y.must(y.db.DeleteEndpoint(t.Context(), "gone", hub.AuditEvent{Action: "test"})) }()
 		return monitor.Dial(ctx, e)
