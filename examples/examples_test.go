@@ -27,10 +27,10 @@ func TestConfigurationsAreRead(t *testing.T) {
 func TestUnitsStartWhatExists(t *testing.T) {
 	t.Parallel()
 	units, err := filepath.Glob("systemd/*.service")
-	if err != nil || len(units) != 2 {
+	if err != nil || len(units) != 3 {
 		t.Fatalf("units %v, %v", units, err)
 	}
-	start := regexp.MustCompile(`(?m)^ExecStart=/usr/bin/(certferry-(?:hub|agent)) (serve|run)$`)
+	start := regexp.MustCompile(`(?m)^ExecStart=/usr/bin/(certferry-(?:hub|agent)) (serve|run|recover)$`)
 	for _, unit := range units {
 		data, err := os.ReadFile(unit)
 		if err != nil {

@@ -126,6 +126,25 @@ func (a *Agent) earlier(progress state.Progress) (string, error) {
 	return "", ErrNoEarlier
 }
 
+// Recover finishes or undoes the deployment that a crash interrupted, and answers what became of it; ErrNothingToDo where
+// there was none. It needs no network and no running server: at boot it comes before the servers that read the files.
+func (a *Agent) Recover(ctx context.Context) (Result, error) {
+	unlock, err := a.dir.Lock(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	outcomes, err := a.recoverDeployments(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(outcomes) == 0 {
+		return Result{}, fmt.Errorf("%w: no deployment was interrupted", ErrNothingToDo)
+	}
+	progress, err := a.dir.Progress()
+	return Result{Commit: progress.Commit, Generation: progress.Generation, Outcomes: shown(outcomes)}, err
+}
+
 // Resume ends a hold of this server's administrator; the next cycle deploys the newest state. It returns
 // ErrNothingToDo where the server is not held.
 func (a *Agent) Resume(ctx context.Context) error {

@@ -80,19 +80,36 @@ func (a *Agent) Once(ctx context.Context) (Result, error) {
 
 // recover finishes or undoes what a crash interrupted.
 func (a *Agent) recover(ctx context.Context) error {
+	_, err := a.recoverDeployments(ctx)
+	return err
+}
+
+func (a *Agent) recoverDeployments(ctx context.Context) ([]agent.Outcome, error) {
 	outcomes, err := a.deploy.Recover(ctx)
 	if err != nil {
-		return fmt.Errorf("recover from an interrupted deployment: %w", err)
+		return nil, fmt.Errorf("recover from an interrupted deployment: %w", err)
 	}
 	if len(outcomes) == 0 {
-		return nil
+		return nil, nil
 	}
 	a.log.WarnContext(ctx, "recovered from an interrupted deployment", slog.Int("deployments", len(outcomes)))
 	floor, err := a.dir.Floor()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return a.report(causeRecovery, floor.Commit, floor.Generation, outcomes, "")
+	return outcomes, a.report(causeRecovery, floor.Commit, floor.Generation, outcomes, "")
+}
+
+// shown are outcomes as people see them.
+func shown(outcomes []agent.Outcome) []DeployedOutcome {
+	all := make([]DeployedOutcome, 0, len(outcomes))
+	for _, o := range outcomes {
+		all = append(all, DeployedOutcome{
+			Certificate: o.Certificate, Target: o.Target, State: string(o.State), Phase: string(o.Phase),
+			LeafSHA256: o.LeafSHA256, Detail: o.Detail,
+		})
+	}
+	return all
 }
 
 // sync brings the server to the newest state of its branch. Where what one remote holds does not do, the next is
@@ -201,13 +218,9 @@ func (a *Agent) apply(ctx context.Context, cause string, st *source.State, progr
 	if err != nil {
 		return Result{}, a.refused(progress, st.Commit, err)
 	}
-	result := Result{Commit: st.Commit, Generation: st.Generation, Outcomes: make([]DeployedOutcome, 0, len(outcomes))}
+	result := Result{Commit: st.Commit, Generation: st.Generation, Outcomes: shown(outcomes)}
 	var failed *agent.Outcome
 	for _, o := range outcomes {
-		result.Outcomes = append(result.Outcomes, DeployedOutcome{
-			Certificate: o.Certificate, Target: o.Target, State: string(o.State), Phase: string(o.Phase),
-			LeafSHA256: o.LeafSHA256, Detail: o.Detail,
-		})
 		if o.State != agent.Deployed && failed == nil {
 			failed = &o
 		}

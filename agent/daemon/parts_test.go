@@ -61,6 +61,22 @@ func TestRecoveryIsReported(t *testing.T) {
 	}
 }
 
+// At boot, recovery alone says what became of the deployment, or that there was none.
+func TestRecoverAlone(t *testing.T) {
+	t.Parallel()
+	a := recovering(t, recovery{outcomes: []agent.Outcome{{Certificate: "example.com", Target: "web", State: agent.RolledBack, Phase: agent.PhaseSwap}}})
+	result, err := a.Recover(t.Context())
+	if err != nil || len(result.Outcomes) != 1 || result.Outcomes[0].State != "rolled_back" {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if n, err := a.outbox.Len(); err != nil || n != 1 {
+		t.Errorf("%d reports wait, %v", n, err)
+	}
+	if _, err := recovering(t, recovery{}).Recover(t.Context()); !errors.Is(err, ErrNothingToDo) {
+		t.Errorf("nothing to recover: %v", err)
+	}
+}
+
 // Until the interrupted deployment is dealt with nothing new is deployed.
 func TestFailedRecoveryStopsEverything(t *testing.T) {
 	t.Parallel()

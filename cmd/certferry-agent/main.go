@@ -97,7 +97,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Action: group,
 		Commands: []*cli.Command{
-			enrollCommand(), runCommand(), onceCommand(), statusCommand(), rollbackCommand(), resumeCommand(), rotateKeyCommand(), policyCommand(), scanCommand(), checkHTTPCommand(),
+			enrollCommand(), runCommand(), onceCommand(), statusCommand(), recoverCommand(), rollbackCommand(), resumeCommand(), rotateKeyCommand(), policyCommand(), scanCommand(), checkHTTPCommand(),
 			leaf(&cli.Command{Name: "version", Usage: "print the version", Action: func(c *cli.Context) error {
 				_, err := fmt.Fprintln(c.App.Writer, version)
 				return err
@@ -231,6 +231,17 @@ func onceCommand() *cli.Command {
 	}, 0)
 }
 
+func recoverCommand() *cli.Command {
+	return leaf(&cli.Command{
+		Name: "recover", Usage: "finish or undo a deployment that a crash interrupted, without network; exit code 3 when there is none",
+		Description: "run does this by itself. At boot it must come before the servers that read the certificates:\nexamples/systemd/certferry-agent-recover.service.",
+		Flags:       []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: 2 * time.Minute, Usage: "give up after this time, waiting for another run included"}},
+		Action: func(c *cli.Context) error {
+			return withResult(c, func(ctx context.Context, a *daemon.Agent) (daemon.Result, error) { return a.Recover(ctx) })
+		},
+	}, 0)
+}
+
 func rollbackCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name: "rollback", Usage: "deploy an earlier commit from the local history and hold the server there",
@@ -255,7 +266,7 @@ func withResult(c *cli.Context, act func(context.Context, *daemon.Agent) (daemon
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
 	result, err := act(ctx, a)
-	if result.Commit == "" {
+	if len(result.Outcomes) == 0 && result.Commit == "" {
 		return err
 	}
 	return errors.Join(err, render(c, result, func(w *strings.Builder) {
