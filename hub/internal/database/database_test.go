@@ -188,6 +188,7 @@ func operations(ctx context.Context, w *world) map[string]func() error {
 		"EnqueueJob":              func() error { _, _, err := w.EnqueueJob(ctx, hub.Job{Certificate: "b"}); return err },
 		"HurryJob":                func() error { return w.HurryJob(ctx, "any", "alice", "r") },
 		"ClaimJob":                func() error { _, _, err := w.ClaimJob(ctx, nil); return err },
+		"PruneJobs":               func() error { _, err := w.PruneJobs(ctx, start); return err },
 		"RunningJobs":             func() error { _, err := w.RunningJobs(ctx); return err },
 		"Jobs":                    func() error { _, err := w.Jobs(ctx, "", "", 10); return err },
 		"LatestJob":               func() error { _, err := w.LatestJob(ctx, "example.com"); return err },

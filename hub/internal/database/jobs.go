@@ -225,7 +225,7 @@ func (db *DB) CancelJob(ctx context.Context, id string, event hub.AuditEvent) (j
 	return job, err
 }
 
-// RunningJobs lists the jobs that were running when the process last ended.
+// RunningJobs lists the jobs that are marked as running, by whichever process.
 func (db *DB) RunningJobs(ctx context.Context) ([]hub.Job, error) {
 	var rows []jobRow
 	if err := db.read.NewSelect().Model(&rows).Where("state = 'running'").Order("id").Scan(ctx); err != nil {
@@ -237,6 +237,18 @@ func (db *DB) RunningJobs(ctx context.Context) ([]hub.Job, error) {
 // RequeueJob makes an interrupted job due again.
 func (db *DB) RequeueJob(ctx context.Context, id string) error {
 	return db.updateJob(ctx, &jobRow{ID: id, State: string(apiv1.JobQueued)}, "state", "not_before", "commit_hash")
+}
+
+// PruneJobs removes jobs that ended before a time, but the newest of each certificate and kind, and says how many. Their
+// logs go by PruneJobLogs.
+func (db *DB) PruneJobs(ctx context.Context, before time.Time) (int64, error) {
+	newest := db.write.NewSelect().Model((*jobRow)(nil)).ColumnExpr("MAX(id)").Group("certificate", "kind")
+	result, err := db.write.NewDelete().Model((*jobRow)(nil)).
+		Where("updated_at < ? AND NOT ("+active+")", millis(before)).Where("id NOT IN (?)", newest).Exec(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("prune jobs: %w", err)
+	}
+	return result.RowsAffected()
 }
 
 // Job returns the job with this id.

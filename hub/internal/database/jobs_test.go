@@ -270,3 +270,35 @@ func TestNewestJob(t *testing.T) {
 		t.Errorf("the second page is %+v", rest)
 	}
 }
+
+// TestPruneJobs holds that jobs that are over go in their time, but what is known of a certificate.
+func TestPruneJobs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	end := func(j hub.Job) string {
+		t.Helper()
+		job, _, err := w.EnqueueJob(ctx, j)
+		w.must(err)
+		w.must(w.FinishJob(ctx, job.ID))
+		return job.ID
+	}
+	gone := []string{end(hub.Job{Certificate: "a"}), end(hub.Job{Certificate: "a", Kind: apiv1.JobDryRun})}
+	kept := []string{end(hub.Job{Certificate: "a", Kind: apiv1.JobDryRun}), end(hub.Job{Certificate: "a"}), end(hub.Job{Certificate: "b"})}
+	active := w.enqueue("c")
+	w.pass(time.Hour)
+	kept = append(kept, active.ID, end(hub.Job{Certificate: "d"}), end(hub.Job{Certificate: "d"}))
+	if n, err := w.PruneJobs(ctx, start); err != nil || n != 0 {
+		t.Fatalf("%d pruned before their time, %v", n, err)
+	}
+	if n, err := w.PruneJobs(ctx, start.Add(time.Minute)); err != nil || n != int64(len(gone)) {
+		t.Errorf("%d pruned, %v, want %d", n, err, len(gone))
+	}
+	for _, id := range gone {
+		_, err := w.Job(ctx, id)
+		w.fails(err, hub.ErrNotFound)
+	}
+	for _, id := range kept {
+		w.job(id)
+	}
+}
