@@ -186,7 +186,7 @@ func operations(ctx context.Context, w *world) map[string]func() error {
 		"Setting":                 func() error { _, err := w.Setting(ctx, "code"); return err },
 		"SetSetting":              func() error { return w.SetSetting(ctx, "code", "v") },
 		"EnqueueJob":              func() error { _, _, err := w.EnqueueJob(ctx, hub.Job{Certificate: "b"}); return err },
-		"HurryJob":                func() error { return w.HurryJob(ctx, "any", "alice", "r") },
+		"HurryJob":                func() error { return w.HurryJob(ctx, "any", time.Time{}, "alice", "r") },
 		"ClaimJob":                func() error { _, _, err := w.ClaimJob(ctx, nil); return err },
 		"PruneJobs":               func() error { _, err := w.PruneJobs(ctx, start); return err },
 		"RunningJobs":             func() error { _, err := w.RunningJobs(ctx); return err },

@@ -86,7 +86,8 @@ func (db *DB) enqueue(ctx context.Context, tx bun.Tx, j hub.Job) (job hub.Job, c
 	row, err := one[jobRow](ctx, tx, "job", "certificate = ? AND kind = ? AND "+active, j.Certificate, string(kind))
 	if err == nil {
 		if j.NewKey && !row.NewKey && row.State != string(apiv1.JobRunning) {
-			row.NewKey, row.Actor, row.Reason, row.NotBefore, row.UpdatedAt = true, j.Actor, j.Reason, 0, millis(now)
+			row.NewKey, row.Actor, row.Reason, row.UpdatedAt = true, j.Actor, j.Reason, millis(now)
+			row.NotBefore = min(row.NotBefore, millis(j.NotBefore))
 			_, err = tx.NewUpdate().Model(row).Column("new_key", "actor", "reason", "not_before", "updated_at").WherePK().Exec(ctx)
 		}
 		return row.job(), false, err
@@ -108,10 +109,10 @@ func (db *DB) enqueue(ctx context.Context, tx bun.Tx, j hub.Job) (job hub.Job, c
 	return row.job(), true, nil
 }
 
-// HurryJob makes a waiting job due now, because a person asked for it.
-func (db *DB) HurryJob(ctx context.Context, id, actor, reason string) error {
+// HurryJob makes a waiting job due at by, zero for now, where that is sooner, because a person asked for it.
+func (db *DB) HurryJob(ctx context.Context, id string, by time.Time, actor, reason string) error {
 	_, err := db.write.NewUpdate().Model((*jobRow)(nil)).
-		Set("not_before = 0").Set("actor = ?", actor).Set("reason = ?", reason).Set("updated_at = ?", millis(db.now())).
+		Set("not_before = CASE WHEN not_before > ? THEN ? ELSE not_before END", millis(by), millis(by)).Set("actor = ?", actor).Set("reason = ?", reason).Set("updated_at = ?", millis(db.now())).
 		Where("id = ? AND state IN ('queued', 'waiting')", id).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("hurry job: %w", err)

@@ -61,11 +61,11 @@ func TestJobLife(t *testing.T) {
 			j.State, j.NotBefore, j.ErrorClass, j.Error, j.Commit = apiv1.JobWaiting, retry, "retryable", "CA is away", ""
 		}},
 		{"nothing is due", func() error { return expectNone(w) }, nil},
-		{"hurry", func() error { return w.HurryJob(ctx, want.ID, "alice", "please") }, func(j *hub.Job) {
+		{"hurry", func() error { return w.HurryJob(ctx, want.ID, time.Time{}, "alice", "please") }, func(j *hub.Job) {
 			j.NotBefore, j.Actor, j.Reason = time.Time{}, "alice", "please"
 		}},
 		{"claim again", func() error { w.claim(); return nil }, func(j *hub.Job) { j.State, j.Attempts = apiv1.JobRunning, 2 }},
-		{"hurry does not touch a running job", func() error { return w.HurryJob(ctx, want.ID, "bob", "now") }, nil},
+		{"hurry does not touch a running job", func() error { return w.HurryJob(ctx, want.ID, time.Time{}, "bob", "now") }, nil},
 		{"commit again", func() error { return w.SetJobCommit(ctx, want.ID, "def") }, func(j *hub.Job) { j.Commit = "def" }},
 		{"requeue", func() error { return w.RequeueJob(ctx, want.ID) }, func(j *hub.Job) { j.State, j.Commit = apiv1.JobQueued, "" }},
 		{"claim a third time", func() error { w.claim(); return nil }, func(j *hub.Job) { j.State, j.Attempts = apiv1.JobRunning, 3 }},
@@ -300,5 +300,32 @@ func TestPruneJobs(t *testing.T) {
 	}
 	for _, id := range kept {
 		w.job(id)
+	}
+}
+
+// TestHurryJobOnlyHurries holds that a job that a person asks for begins by a time, and never later than it would have.
+func TestHurryJobOnlyHurries(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		by, want time.Duration
+		newKey   bool
+	}{
+		"sooner": {by: time.Hour, want: time.Hour}, "later": {by: 4 * time.Hour, want: 3 * time.Hour},
+		"sooner with a new key": {time.Hour, time.Hour, true}, "later with a new key": {4 * time.Hour, 3 * time.Hour, true},
+	} {
+		w := newWorld(t)
+		job := w.enqueue("example.com")
+		w.claim()
+		w.must(w.WaitJob(t.Context(), job.ID, start.Add(3*time.Hour), "retryable", "again"))
+		wish := hub.Job{Certificate: "example.com", Actor: "alice", NotBefore: start.Add(c.by), NewKey: c.newKey}
+		if c.newKey {
+			_, _, err := w.EnqueueJob(t.Context(), wish)
+			w.must(err)
+		} else {
+			w.must(w.HurryJob(t.Context(), job.ID, wish.NotBefore, "alice", ""))
+		}
+		if got := w.job(job.ID); !got.NotBefore.Equal(start.Add(c.want)) || got.Actor != "alice" || got.NewKey != c.newKey {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }

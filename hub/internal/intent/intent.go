@@ -58,8 +58,8 @@ type Files interface {
 type Jobs interface {
 	// EnqueueJob queues the job, or answers the one that is active for the certificate; created tells which.
 	EnqueueJob(ctx context.Context, job hub.Job) (queued hub.Job, created bool, err error)
-	// HurryJob makes a waiting job due now.
-	HurryJob(ctx context.Context, id, actor, reason string) error
+	// HurryJob makes a waiting job due at by, zero for now, where that is sooner.
+	HurryJob(ctx context.Context, id string, by time.Time, actor, reason string) error
 	Job(ctx context.Context, id string) (hub.Job, error)
 }
 

@@ -51,12 +51,13 @@ func (s *Service) RenewCertificate(ctx context.Context, actor hub.Principal, req
 	return job, nil
 }
 
+// enqueue queues a job. One that waits already is made due when the wish is.
 func (s *Service) enqueue(ctx context.Context, wish hub.Job) (hub.Job, error) {
 	job, created, err := s.cfg.Jobs.EnqueueJob(ctx, wish)
 	if err != nil || created {
 		return job, err
 	}
-	if err := s.cfg.Jobs.HurryJob(ctx, job.ID, wish.Actor, wish.Reason); err != nil {
+	if err := s.cfg.Jobs.HurryJob(ctx, job.ID, wish.NotBefore, wish.Actor, wish.Reason); err != nil {
 		return hub.Job{}, err
 	}
 	return s.cfg.Jobs.Job(ctx, job.ID)
@@ -108,7 +109,7 @@ func (s *Service) RenewAll(ctx context.Context, actor hub.Principal, requestID s
 		if spread > 0 {
 			job.NotBefore = s.cfg.Now().Add(rand.N(spread)) //nolint:gosec // spreading needs no secrecy
 		}
-		if _, _, err := s.cfg.Jobs.EnqueueJob(ctx, job); err != nil {
+		if _, err := s.enqueue(ctx, job); err != nil {
 			return reply, fmt.Errorf("queue renewal of %s: %w", name, err)
 		}
 	}

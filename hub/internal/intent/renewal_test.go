@@ -56,6 +56,33 @@ func TestRenewAllOfAnAuthority(t *testing.T) {
 	}
 }
 
+func TestRenewAllHurriesWhatWaits(t *testing.T) {
+	t.Parallel()
+	for name, spread := range map[string]time.Duration{"at once": 0, "spread": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			f.create("a.example", nil)
+			f.issue("a.example")
+			job, _, err := f.db.EnqueueJob(t.Context(), hub.Job{Certificate: "a.example", Actor: "hub", Reason: "its renewal time came"})
+			f.must(err)
+			_, _, err = f.db.ClaimJob(t.Context(), nil)
+			f.must(err)
+			f.must(f.db.WaitJob(t.Context(), job.ID, f.clock.Now().Add(6*time.Hour), "retryable", "the CA is away"))
+			_, err = f.service.RenewAll(t.Context(), ada, "", apiv1.RenewAllRequest{
+				Authority: "Test CA", SpreadSeconds: int64(spread.Seconds()), Reason: "incident 7",
+			})
+			f.must(err)
+			// It is ada's from now on: one of the hub's own would end where nothing is due.
+			got, err := f.db.Job(t.Context(), job.ID)
+			f.must(err)
+			if got.Actor != "ada" || got.Reason != "incident 7" || got.NotBefore.After(f.clock.Now().Add(spread)) || spread > 0 && got.NotBefore.Before(f.clock.Now().Truncate(time.Millisecond)) {
+				t.Errorf("job: %+v", got)
+			}
+		})
+	}
+}
+
 func TestPausingASecondCertificatePausesItsFile(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
