@@ -193,12 +193,14 @@ func (db *DB) SetJobIssuer(ctx context.Context, id, issuer string) error {
 	return db.updateJob(ctx, &jobRow{ID: id, Issuer: issuer}, "issuer")
 }
 
-// PutOffJob puts a job off to notBefore without an attempt having been made: what claiming counted is taken back.
+// PutOffJob puts a job off to notBefore without an attempt having been made: what claiming counted is taken back, and
+// class is noted only where no attempt failed before.
 func (db *DB) PutOffJob(ctx context.Context, id string, notBefore time.Time, class, message string) error {
 	now := millis(db.now())
 	result, err := db.write.NewUpdate().Model((*jobRow)(nil)).
 		Set("state = ?", string(apiv1.JobWaiting)).Set("not_before = ?", millis(notBefore)).Set("attempts = attempts - 1").
-		Set("error_class = ?", class).Set("error = ?", message).Set("updated_at = ?", now).
+		Set("error_class = CASE WHEN error_class = '' THEN ? ELSE error_class END", class).Set("error = ?", message).
+		Set("updated_at = ?", now).
 		Where("id = ? AND state = 'running'", id).Exec(ctx)
 	if err = changed("job", result, err); err != nil {
 		return fmt.Errorf("put off job %s: %w", id, err)

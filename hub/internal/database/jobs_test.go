@@ -329,3 +329,28 @@ func TestHurryJobOnlyHurries(t *testing.T) {
 		}
 	}
 }
+
+// TestPutOffJobIsNoAttempt holds that a job that is put off keeps what is known of its last attempt.
+func TestPutOffJobIsNoAttempt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	job := w.enqueue("example.com")
+	for _, c := range []struct {
+		class    string // of an attempt that failed before, if one did
+		want     string
+		attempts int
+	}{{"", "rate_limited", 0}, {"validation_failed", "validation_failed", 1}} {
+		if c.class != "" {
+			w.pass(time.Hour)
+			w.claim()
+			w.must(w.WaitJob(ctx, job.ID, w.clock(), c.class, "failed"))
+		}
+		w.claim()
+		w.must(w.PutOffJob(ctx, job.ID, w.clock().Add(time.Hour), "rate_limited", "a limit is spent"))
+		got := w.job(job.ID)
+		if got.ErrorClass != c.want || got.Attempts != c.attempts || got.Error != "a limit is spent" || got.State != apiv1.JobWaiting {
+			t.Errorf("after %q: %+v", c.class, got)
+		}
+	}
+}
