@@ -234,7 +234,11 @@ func (db *DB) Setting(ctx context.Context, name string) (string, error) {
 
 // SetSetting keeps a setting's value.
 func (db *DB) SetSetting(ctx context.Context, name, value string) error {
-	_, err := db.write.NewInsert().Model(&settingRow{Name: name, Value: value}).
+	return setSetting(ctx, db.write, name, value)
+}
+
+func setSetting(ctx context.Context, to bun.IDB, name, value string) error {
+	_, err := to.NewInsert().Model(&settingRow{Name: name, Value: value}).
 		On("CONFLICT (name) DO UPDATE").Set("value = EXCLUDED.value").Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("keep setting %s: %w", name, err)

@@ -208,8 +208,9 @@ func (db *DB) PutOffJob(ctx context.Context, id string, notBefore time.Time, cla
 	return nil
 }
 
-// CancelJob ends a job that is not over, with an audit event. One that runs must have been stopped before.
-func (db *DB) CancelJob(ctx context.Context, id string, event hub.AuditEvent) (job hub.Job, err error) {
+// CancelJob ends a job that is not over, with an audit event, and keeps settings, by name, with it. One that runs must
+// have been stopped before.
+func (db *DB) CancelJob(ctx context.Context, id string, settings map[string]string, event hub.AuditEvent) (job hub.Job, err error) {
 	err = db.inTx(ctx, "cancel job "+id, func(ctx context.Context, tx bun.Tx) error {
 		row, err := one[jobRow](ctx, tx, "job", "id = ?", id)
 		if err != nil {
@@ -221,6 +222,11 @@ func (db *DB) CancelJob(ctx context.Context, id string, event hub.AuditEvent) (j
 		row.State, row.NotBefore, row.UpdatedAt = string(apiv1.JobCancelled), 0, millis(db.now())
 		if _, err := tx.NewUpdate().Model(row).Column("state", "not_before", "updated_at").WherePK().Exec(ctx); err != nil {
 			return err
+		}
+		for name, value := range settings {
+			if err := setSetting(ctx, tx, name, value); err != nil {
+				return err
+			}
 		}
 		job = row.job()
 		return db.appendAudit(ctx, tx, event)

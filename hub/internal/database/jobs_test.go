@@ -354,3 +354,30 @@ func TestPutOffJobIsNoAttempt(t *testing.T) {
 		}
 	}
 }
+
+// TestCancelJobKeepsSettingsWithIt holds that neither happens without the other.
+func TestCancelJobKeepsSettingsWithIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	w.must(w.SetSetting(ctx, "mark", "old"))
+	job := w.enqueue("example.com")
+	w.must(w.exec(`CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk is full'); END`))
+	if _, err := w.CancelJob(ctx, job.ID, map[string]string{"mark": "new"}, event("cancel", "example.com")); err == nil {
+		t.Error("cancelled without a row in the audit history")
+	}
+	if mark, err := w.Setting(ctx, "mark"); err != nil || mark != "old" {
+		t.Errorf("mark %q, %v", mark, err)
+	}
+	w.must(w.exec(`DROP TRIGGER full`))
+	got, err := w.CancelJob(ctx, job.ID, map[string]string{"mark": "new"}, event("cancel", "example.com"))
+	w.must(err)
+	if mark, err := w.Setting(ctx, "mark"); err != nil || mark != "new" || got.State != apiv1.JobCancelled {
+		t.Errorf("mark %q, %v, job %+v", mark, err, got)
+	}
+	_, err = w.CancelJob(ctx, job.ID, map[string]string{"mark": "newer"}, event("cancel", "example.com"))
+	w.fails(err, hub.ErrConflict)
+	if mark, err := w.Setting(ctx, "mark"); err != nil || mark != "new" {
+		t.Errorf("mark %q, %v", mark, err)
+	}
+}

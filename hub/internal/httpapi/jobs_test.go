@@ -15,7 +15,7 @@ import (
 type canceller struct{ db *database.DB }
 
 func (c canceller) Cancel(ctx context.Context, id string, event hub.AuditEvent) (hub.Job, error) {
-	return c.db.CancelJob(ctx, id, event)
+	return c.db.CancelJob(ctx, id, nil, event)
 }
 
 func (i *intentLog) RenewAll(_ context.Context, actor hub.Principal, _ string, req apiv1.RenewAllRequest) (apiv1.RenewAllReply, error) {

@@ -85,25 +85,15 @@ func (r *Reconciler) Cancel(ctx context.Context, id string, event hub.AuditEvent
 	run := r.running[id]
 	spent := run != nil && run.phase.Spent()
 	r.mu.Unlock()
-	switch {
-	case spent:
+	if spent {
 		return hub.Job{}, &hub.Error{Class: hub.ErrConflict, Message: "the CA is making the certificate already: wait for it"}
-	case run == nil:
-		wish := ""
-		if snapshot, err := r.cfg.Store.Snapshot(); err == nil && snapshot.Certificates[job.Certificate] != nil {
-			wish = wishOf(snapshot, snapshot.Certificates[job.Certificate])
-		}
-		if err := r.cancel(ctx, job, wish, event); err != nil {
+	}
+	if run == nil {
+		if err := r.cancel(ctx, job, r.wishNow(job.Certificate), event); err != nil {
 			return hub.Job{}, err
 		}
-		return r.cfg.Data.Job(ctx, id)
-	}
-	run.cancel(&cancellation{event})
-	within, stop := context.WithTimeout(ctx, cancelTimeout)
-	defer stop()
-	select {
-	case <-run.done:
-	case <-within.Done():
+	} else {
+		run.stop(ctx, &cancellation{event})
 	}
 	job, err = r.cfg.Data.Job(ctx, id)
 	if err == nil && job.State != apiv1.JobCancelled && !job.State.Active() {
@@ -112,14 +102,33 @@ func (r *Reconciler) Cancel(ctx context.Context, id string, event hub.AuditEvent
 	return job, err
 }
 
+// stop ends an order that runs, and waits until its outcome is written down, cancelTimeout at most.
+func (run *running) stop(ctx context.Context, why error) {
+	run.cancel(why)
+	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+	defer cancel()
+	select {
+	case <-run.done:
+	case <-ctx.Done():
+	}
+}
+
+// wishNow is the wishOf a certificate, empty where it is not known.
+func (r *Reconciler) wishNow(certificate string) string {
+	snapshot, err := r.cfg.Store.Snapshot()
+	if err != nil || snapshot.Certificates[certificate] == nil {
+		return ""
+	}
+	return wishOf(snapshot, snapshot.Certificates[certificate])
+}
+
 // cancel writes down that a job was cancelled, and that the hub is not to take it up by itself.
 func (r *Reconciler) cancel(ctx context.Context, job hub.Job, wish string, event hub.AuditEvent) error {
-	if job.Kind != apiv1.JobDryRun {
-		if err := r.cfg.Data.SetSetting(ctx, stalledSetting+job.Certificate, wish); err != nil {
-			return err
-		}
+	mark := map[string]string{stalledSetting + job.Certificate: wish}
+	if job.Kind == apiv1.JobDryRun {
+		mark = nil // nothing is ordered because of it
 	}
-	_, err := r.cfg.Data.CancelJob(ctx, job.ID, event)
+	_, err := r.cfg.Data.CancelJob(ctx, job.ID, mark, event)
 	if errors.Is(err, hub.ErrConflict) {
 		return nil // it ended meanwhile
 	}

@@ -107,7 +107,7 @@ type Outcomes interface {
 	WaitJob(ctx context.Context, id string, retryAt time.Time, class, message string) error
 	FailJob(ctx context.Context, id, class, message string) error
 	PutOffJob(ctx context.Context, id string, notBefore time.Time, class, message string) error
-	CancelJob(ctx context.Context, id string, event hub.AuditEvent) (hub.Job, error)
+	CancelJob(ctx context.Context, id string, settings map[string]string, event hub.AuditEvent) (hub.Job, error)
 }
 
 // Progress takes how far a job is.
