@@ -6,9 +6,53 @@ import (
 	"testing"
 
 	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/internal/reconcile"
 	"github.com/certferry/certferry/issuer"
 )
+
+func TestWhatTheCASignedIsKept(t *testing.T) {
+	t.Parallel()
+	t.Run("when the process is told to stop", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.want("shop", nil)
+		ctx, stop := context.WithCancel(t.Context())
+		w.ca.Answer = func(context.Context, issuer.Request) error {
+			stop()
+			return nil
+		}
+		r, err := reconcile.New(w.cfg)
+		w.must(err)
+		if err := r.Once(ctx); err == nil {
+			t.Error("a stopped pass says that it is done")
+		}
+		w.issued("shop")
+		w.wantJob("shop", apiv1.JobDone, "")
+	})
+	t.Run("when somebody cancels", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.want("shop", nil)
+		asked := make(chan struct{})
+		w.ca.Answer = func(ctx context.Context, _ issuer.Request) error {
+			close(asked)
+			<-ctx.Done()
+			return nil
+		}
+		r, err := reconcile.New(w.cfg)
+		w.must(err)
+		done := make(chan error, 1)
+		go func() { done <- r.Once(t.Context()) }()
+		<-asked
+		if _, err := r.Cancel(t.Context(), w.job("shop").ID, hub.AuditEvent{Actor: "ada"}); !errors.Is(err, hub.ErrConflict) {
+			t.Errorf("cancel: %v, want a conflict", err)
+		}
+		w.must(<-done)
+		w.issued("shop")
+		w.wantJob("shop", apiv1.JobDone, "")
+	})
+}
 
 // late is a database in which a job ends just before it is cancelled.
 type late struct {

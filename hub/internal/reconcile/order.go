@@ -21,6 +21,9 @@ import (
 // writeTimeout bounds the writing down of an outcome when the process is told to stop.
 const writeTimeout = 5 * time.Second
 
+// saveTimeout bounds the writing down of a certificate that the CA signed.
+const saveTimeout = time.Minute
+
 // obsoleteError ends a job whose work is not wished for any more.
 type obsoleteError string
 
@@ -71,6 +74,9 @@ func (o *order) run(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit("hub.issue.received")
+	// The CA counts what it signed: it is kept even when the process is told to stop, or somebody cancels just now.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
 	o.r.arm(o.issuer.Name)
 	b := &bundle.Bundle{Leaf: issued.Chain[0], Chain: issued.Chain[1:], Key: key}
 	if err := errors.Join(b.Check(o.want.Names, o.r.cfg.Now()), checkAnswer(b, request.CSR, o.want)); err != nil {
