@@ -3,7 +3,9 @@ package reconcile_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
@@ -52,6 +54,63 @@ func TestWhatTheCASignedIsKept(t *testing.T) {
 		w.issued("shop")
 		w.wantJob("shop", apiv1.JobDone, "")
 	})
+}
+
+// full is a database that cannot write the first outcome of a job.
+type full struct {
+	reconcile.Data
+
+	refused atomic.Bool
+}
+
+func (f *full) FinishJob(ctx context.Context, id string) error {
+	if f.refused.CompareAndSwap(false, true) {
+		return errTest
+	}
+	return f.Data.FinishJob(ctx, id)
+}
+
+func (f *full) FailJob(ctx context.Context, id, class, message string) error {
+	if f.refused.CompareAndSwap(false, true) {
+		return errTest
+	}
+	return f.Data.FailJob(ctx, id, class, message)
+}
+
+func TestAnOutcomeThatCouldNotBeWrittenDownIsTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer func(context.Context, issuer.Request) error
+		want   apiv1.JobState
+		wait   time.Duration
+	}{
+		"success": {nil, apiv1.JobDone, 0},
+		// The CA may have asked to wait: it is not asked at once.
+		"failure": {fails(issuer.Permanent), apiv1.JobWaiting, 10 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.cfg.Data = &full{Data: w.db}
+			w.ca.Answer = c.answer
+			w.want("shop", nil)
+			r, err := reconcile.New(w.cfg)
+			w.must(err)
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- r.Run(ctx) }()
+			w.eventually("the job to be taken up", func() bool {
+				job, err := w.db.LatestJob(t.Context(), "shop")
+				return err == nil && job.State == c.want
+			})
+			stop()
+			w.must(<-done)
+			job := w.job("shop")
+			if n := len(w.ca.Orders()); n != 1 || c.wait > 0 && job.NotBefore.Before(w.clock.Now().Add(c.wait)) {
+				t.Errorf("%d orders, job %+v", n, job)
+			}
+		})
+	}
 }
 
 // late is a database in which a job ends just before it is cancelled.

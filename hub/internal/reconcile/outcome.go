@@ -66,7 +66,7 @@ func (r *Reconciler) work(ctx context.Context, job hub.Job) {
 		err = r.failed(ctx, o, err)
 	}
 	if err != nil {
-		// The job stays running in the database and is taken up at the next start.
+		// The job stays running in the database, and the next pass that can write takes it up.
 		log.ErrorContext(ctx, "outcome of a job could not be written down", "error", err)
 	}
 }

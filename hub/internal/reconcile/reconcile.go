@@ -324,6 +324,7 @@ func (r *Reconciler) pass(ctx context.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
+		{"take up jobs", func(ctx context.Context) error { return r.takeUp(ctx, r.putOffLost) }},
 		{"plan", r.plan},
 		{"start orders", func(ctx context.Context) error { _, err := r.startOrders(ctx); return err }},
 		{"advance rollouts", r.advance},

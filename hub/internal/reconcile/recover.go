@@ -30,12 +30,29 @@ func (r *Reconciler) recover(ctx context.Context) error {
 	if err := r.clearUp(ctx); err != nil {
 		return err
 	}
+	return r.takeUp(ctx, r.cfg.Data.RequeueJob)
+}
+
+// putOffLost has a job tried again whose outcome could not be written down. Nobody knows what the CA said, so that it is
+// not asked at once.
+func (r *Reconciler) putOffLost(ctx context.Context, id string) error {
+	return r.cfg.Data.WaitJob(ctx, id, r.cfg.Now().Add(localBackoff), string(issuer.Local), "the outcome could not be written down")
+}
+
+// takeUp ends the jobs that run in the database and not in this process, or has them tried again: those of the last
+// process, and those whose outcome could not be written down.
+func (r *Reconciler) takeUp(ctx context.Context, again func(ctx context.Context, id string) error) error {
+	// First what runs here: a job that ends between the two looks is taken for one that runs, and not for a lost one.
+	mine := r.runningIDs()
 	running, err := r.cfg.Data.RunningJobs(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range running {
 		job := &running[i]
+		if mine[job.ID] {
+			continue
+		}
 		landed := false
 		if job.Commit != "" {
 			if landed, err = r.landed(job.Commit, job.Certificate, job.CreatedAt); err != nil {
@@ -45,7 +62,7 @@ func (r *Reconciler) recover(ctx context.Context) error {
 		if landed {
 			err = r.finish(ctx, *job)
 		} else {
-			err = r.cfg.Data.RequeueJob(ctx, job.ID)
+			err = again(ctx, job.ID)
 		}
 		if err != nil {
 			return fmt.Errorf("take up job %s: %w", job.ID, err)
@@ -53,6 +70,17 @@ func (r *Reconciler) recover(ctx context.Context) error {
 		r.cfg.Logger.InfoContext(ctx, "interrupted job taken up", "job", job.ID, "certificate", job.Certificate, "landed", landed)
 	}
 	return nil
+}
+
+// runningIDs are the jobs under way in this process.
+func (r *Reconciler) runningIDs() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := make(map[string]bool, len(r.running))
+	for id := range r.running {
+		ids[id] = true
+	}
+	return ids
 }
 
 // clearUp ends what orders left running when the last process was killed, and books what they spent. What cannot be
