@@ -188,7 +188,8 @@ func (o *order) keys(ctx context.Context) (key crypto.Signer, previous []byte, e
 			if have.Issuer == o.issuer.Name {
 				previous = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: old.Leaf.Raw})
 			}
-			if o.want.Renewal.Key == "keep" && !o.job.NewKey && old.Key != nil && !o.keyOnServer() && keyType(have.KeyType) == string(kind) {
+			// A key whose certificate was revoked may be in other hands.
+			if o.want.Renewal.Key == "keep" && !o.job.NewKey && have.Revoked == nil && old.Key != nil && !o.keyOnServer() && keyType(have.KeyType) == string(kind) {
 				return old.Key, previous, nil
 			}
 		}
