@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/hub/internal/hubtest"
 	"github.com/certferry/certferry/hub/internal/reconcile"
 	"github.com/certferry/certferry/issuer"
 )
@@ -143,4 +145,27 @@ func TestCancellingTooLateLeavesNoMark(t *testing.T) {
 	w.ca.Answer = nil
 	w.once()
 	w.issued("shop")
+}
+
+func TestWhatNoCAIsAskedAboutHasNoPlan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	hubtest.Put(t, w.store, manifest.IssuerPath("acme"), &manifest.Issuer{
+		Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: "https://ca.example/directory"},
+	})
+	w.want("shop", func(c *manifest.Certificate) {
+		c.Issuer, c.Challenge = "acme", &manifest.Challenge{Type: "http-01", Method: "standalone"}
+	})
+	w.once()
+	w.once() // which takes up what was issued
+	if plans, err := w.db.Renewals(t.Context()); err != nil || len(plans) != 1 {
+		t.Fatalf("plans: %+v, %v", plans, err)
+	}
+	w.clock.Advance(time.Hour)
+	w.want("shop", nil)
+	w.once()
+	w.once()
+	if plans, err := w.db.Renewals(t.Context()); err != nil || len(plans) != 0 {
+		t.Errorf("plans of a certificate of the private CA: %+v, %v", plans, err)
+	}
 }

@@ -128,7 +128,7 @@ func (r *Reconciler) takeUpIssued(ctx context.Context, snapshot *gitstore.Snapsh
 		if plan != nil && plan.LeafSHA256 == have.LeafSHA256 {
 			continue
 		}
-		if i := snapshot.Issuers[have.Issuer]; i == nil || i.Type != "acmesh" {
+		if !hasPlan(snapshot, have) {
 			continue
 		}
 		fresh = append(fresh, hub.RenewalPlan{
@@ -140,7 +140,7 @@ func (r *Reconciler) takeUpIssued(ctx context.Context, snapshot *gitstore.Snapsh
 		return err
 	}
 	for name := range r.copyRenewals() {
-		if snapshot.Issued[name] == nil {
+		if have := snapshot.Issued[name]; have == nil || !hasPlan(snapshot, have) {
 			if err := r.cfg.Data.DeleteRenewal(ctx, name); err != nil {
 				return err
 			}
@@ -156,6 +156,12 @@ func (r *Reconciler) takeUpIssued(ctx context.Context, snapshot *gitstore.Snapsh
 	r.mu.Unlock()
 	r.planned = snapshot.Commit
 	return nil
+}
+
+// hasPlan says whether there is a CA to ask about an issue.
+func hasPlan(snapshot *gitstore.Snapshot, have *manifest.IssuedCertificate) bool {
+	i := snapshot.Issuers[have.Issuer]
+	return i != nil && i.Type == "acmesh"
 }
 
 func (r *Reconciler) copyRenewals() map[string]struct{} {
