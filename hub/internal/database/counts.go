@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
 )
 
@@ -26,21 +27,17 @@ func (db *DB) CountJobs(ctx context.Context) (map[apiv1.JobState]int, error) {
 	return counts, nil
 }
 
-// OrderStates lists the state of each certificate's newest job that issues it; a certificate that never had one is
-// left out. It is one query, for figures about all certificates.
-func (db *DB) OrderStates(ctx context.Context) (map[string]apiv1.JobState, error) {
-	var rows []struct {
-		Certificate string `bun:"certificate"`
-		State       string `bun:"state"`
-	}
+// LatestOrders lists each certificate's newest job that issues it; a certificate that never had one is left out. It is
+// one query, for whoever wants to know of all.
+func (db *DB) LatestOrders(ctx context.Context) (map[string]hub.Job, error) {
+	var rows []jobRow
 	newest := db.read.NewSelect().Model((*jobRow)(nil)).ColumnExpr("MAX(id)").Where("kind = 'issue'").Group("certificate")
-	err := db.read.NewSelect().Model((*jobRow)(nil)).Column("certificate", "state").Where("id IN (?)", newest).Scan(ctx, &rows)
-	if err != nil {
-		return nil, fmt.Errorf("list states of orders: %w", err)
+	if err := db.read.NewSelect().Model(&rows).Where("id IN (?)", newest).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("list newest orders: %w", err)
 	}
-	states := make(map[string]apiv1.JobState, len(rows))
-	for _, row := range rows {
-		states[row.Certificate] = apiv1.JobState(row.State)
+	orders := make(map[string]hub.Job, len(rows))
+	for i := range rows {
+		orders[rows[i].Certificate] = rows[i].job()
 	}
-	return states, nil
+	return orders, nil
 }

@@ -3,6 +3,7 @@ package database_test
 import (
 	"maps"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -37,8 +38,8 @@ func TestCountJobs(t *testing.T) {
 	}
 }
 
-// TestOrderStates holds that the newest order of a certificate counts, and jobs of other kinds do not.
-func TestOrderStates(t *testing.T) {
+// TestLatestOrders holds that the newest order of a certificate counts, and jobs of other kinds do not.
+func TestLatestOrders(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	db, err := database.Open(ctx, filepath.Join(t.TempDir(), "hub.db"), time.Now)
@@ -66,7 +67,14 @@ func TestOrderStates(t *testing.T) {
 	queue(hub.Job{Certificate: "under way"}, done)
 	queue(hub.Job{Certificate: "under way"}, nil)
 	queue(hub.Job{Certificate: "never ordered", Kind: apiv1.JobDryRun}, done)
-	got, err := db.OrderStates(ctx)
+	latest, err := db.LatestOrders(ctx)
+	got := map[string]apiv1.JobState{}
+	for name, job := range latest {
+		got[name] = job.State
+		if one, err := db.LatestJob(ctx, name); err != nil || !reflect.DeepEqual(job, one) {
+			t.Errorf("%s: %+v, want %+v, %v", name, job, one, err)
+		}
+	}
 	want := map[string]apiv1.JobState{"mended": apiv1.JobDone, "broken": apiv1.JobFailed, "under way": apiv1.JobQueued}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)

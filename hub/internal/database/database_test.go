@@ -193,7 +193,7 @@ func operations(ctx context.Context, w *world) map[string]func() error {
 		"Jobs":                    func() error { _, err := w.Jobs(ctx, "", "", 10); return err },
 		"LatestJob":               func() error { _, err := w.LatestJob(ctx, "example.com"); return err },
 		"CountJobs":               func() error { _, err := w.CountJobs(ctx); return err },
-		"OrderStates":             func() error { _, err := w.OrderStates(ctx); return err },
+		"LatestOrders":            func() error { _, err := w.LatestOrders(ctx); return err },
 		"Audit":                   func() error { return w.Audit(ctx, event("a", "b")) },
 		"AuditEvents":             func() error { _, err := w.AuditEvents(ctx, 0, 10); return err },
 		"AuditHead":               func() error { _, err := w.AuditHead(ctx); return err },

@@ -161,7 +161,7 @@ type Jobs interface {
 	JobLog(ctx context.Context, id string, after int64, limit int) ([]hub.JobLine, error)
 	LatestJob(ctx context.Context, certificate string) (hub.Job, error)
 	CountJobs(ctx context.Context) (map[apiv1.JobState]int, error)
-	OrderStates(ctx context.Context) (map[string]apiv1.JobState, error)
+	LatestOrders(ctx context.Context) (map[string]hub.Job, error)
 }
 
 // Audit is the audit history.

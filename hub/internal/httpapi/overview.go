@@ -56,12 +56,12 @@ func (s *server) getStats(ctx context.Context, _ *call, _ *none) (*output[apiv1.
 	if out.Jobs, err = s.cfg.Data.CountJobs(ctx); err != nil {
 		return nil, err
 	}
-	orders, err := s.cfg.Data.OrderStates(ctx)
+	orders, err := s.cfg.Data.LatestOrders(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for name, wish := range snap.Certificates {
-		out.Certificates[s.stateOf(wish, snap.Issued[name], orders[name])]++
+		out.Certificates[s.stateOf(wish, snap.Issued[name], orders[name].State)]++
 	}
 	return &output[apiv1.Status]{Body: out}, nil
 }

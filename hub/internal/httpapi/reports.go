@@ -53,13 +53,13 @@ func (s *server) certificateStats(ctx context.Context, _ *call, _ *none) (*outpu
 	for week := range weeksAhead {
 		out.ByWeek[first.AddDate(0, 0, 7*week).Format(time.DateOnly)] = 0
 	}
-	orders, err := s.cfg.Data.OrderStates(ctx)
+	orders, err := s.cfg.Data.LatestOrders(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for name, wish := range snap.Certificates {
 		have := snap.Issued[name]
-		out.ByState[s.stateOf(wish, have, orders[name])]++
+		out.ByState[s.stateOf(wish, have, orders[name].State)]++
 		if have == nil {
 			continue
 		}
@@ -104,7 +104,7 @@ func (s *server) certificateReport(ctx context.Context, _ *call, _ *none) (*csvO
 	if err != nil {
 		return nil, err
 	}
-	orders, err := s.cfg.Data.OrderStates(ctx)
+	orders, err := s.cfg.Data.LatestOrders(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (s *server) certificateReport(ctx context.Context, _ *call, _ *none) (*csvO
 	}
 	for _, name := range slices.Sorted(maps.Keys(snap.Certificates)) {
 		wish, have := snap.Certificates[name], snap.Issued[name]
-		row := []string{name, string(s.stateOf(wish, have, orders[name])), strings.Join(wish.Names, " "), wish.Issuer, "", wish.KeyType, "", "", "", ""}
+		row := []string{name, string(s.stateOf(wish, have, orders[name].State)), strings.Join(wish.Names, " "), wish.Issuer, "", wish.KeyType, "", "", "", ""}
 		if have != nil {
 			row[3], row[4], row[5] = have.Issuer, have.Serial, have.KeyType
 			row[6], row[7] = have.NotBefore.UTC().Format(time.RFC3339), have.NotAfter.UTC().Format(time.RFC3339)

@@ -184,11 +184,11 @@ func (f *fleet) check() {
 }
 
 func (f *fleet) job(name string) hub.Job {
-	job, err := f.r.cfg.Data.LatestJob(f.Context(), name)
+	orders, err := f.r.cfg.Data.LatestOrders(f.Context())
 	if err != nil {
 		f.Fatal(err)
 	}
-	return job
+	return orders[name]
 }
 
 // TestNoneOfManyCertificatesExpiresInTwoYears renews a fleet for two years, in which its CAs are away for two weeks, and

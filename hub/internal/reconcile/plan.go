@@ -36,30 +36,40 @@ func (r *Reconciler) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var faults []error
-	for _, name := range sortedKeys(snapshot.Certificates) {
-		want := snapshot.Certificates[name]
+	due := map[string]string{} // why each is
+	for name, want := range snapshot.Certificates {
 		have := snapshot.Issued[name]
 		if proposed[name] != nil {
 			have = proposed[name] // what waits for review need not be ordered again
 		}
-		reason, due := r.Due(want, have, r.cfg.Now())
-		if !due || r.isStalled(snapshot.Issuers[want.Issuer]) && snapshot.Issuers[want.FallbackIssuer] == nil {
+		if reason, is := r.Due(want, have, r.cfg.Now()); is {
+			due[name] = reason
+		}
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	latest, err := r.cfg.Data.LatestOrders(ctx)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, name := range sortedKeys(due) {
+		want := snapshot.Certificates[name]
+		if r.isStalled(snapshot.Issuers[want.Issuer]) && snapshot.Issuers[want.FallbackIssuer] == nil {
 			continue
 		}
-		if err := r.enqueue(ctx, snapshot, want, reason); err != nil {
+		if err := r.enqueue(ctx, snapshot, want, latest[name], due[name]); err != nil {
 			faults = append(faults, fmt.Errorf("queue %s: %w", name, err))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, want *manifest.Certificate, reason string) error {
-	latest, err := r.cfg.Data.LatestJob(ctx, want.Name)
+// enqueue queues a job unless the latest one, which has no id where there is none, speaks against it.
+func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, want *manifest.Certificate, latest hub.Job, reason string) error {
 	switch {
-	case errors.Is(err, hub.ErrNotFound):
-	case err != nil:
-		return err
+	case latest.ID == "":
 	case latest.State.Active():
 		return nil
 	case r.cfg.Now().Before(latest.UpdatedAt.Add(minGap)) && latest.State == apiv1.JobDone:
@@ -70,7 +80,7 @@ func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, w
 			return err
 		}
 	}
-	_, _, err = r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Issuer: want.Issuer, Actor: hubActor, Reason: reason})
+	_, _, err := r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Issuer: want.Issuer, Actor: hubActor, Reason: reason})
 	return err
 }
 

@@ -97,7 +97,7 @@ type Queue interface {
 	Job(ctx context.Context, id string) (hub.Job, error)
 	RunningJobs(ctx context.Context) ([]hub.Job, error)
 	RequeueJob(ctx context.Context, id string) error
-	LatestJob(ctx context.Context, certificate string) (hub.Job, error)
+	LatestOrders(ctx context.Context) (map[string]hub.Job, error)
 }
 
 // Outcomes takes what became of a job.

@@ -105,11 +105,11 @@ func (b broken) RunningJobs(ctx context.Context) ([]hub.Job, error) {
 	return b.Data.RunningJobs(ctx)
 }
 
-func (b broken) LatestJob(ctx context.Context, certificate string) (hub.Job, error) {
+func (b broken) LatestOrders(ctx context.Context) (map[string]hub.Job, error) {
 	if b.latest {
-		return hub.Job{}, errTest
+		return nil, errTest
 	}
-	return b.Data.LatestJob(ctx, certificate)
+	return b.Data.LatestOrders(ctx)
 }
 
 func TestStepThatFailsDoesNotKeepTheOthers(t *testing.T) {
