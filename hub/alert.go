@@ -17,6 +17,8 @@ const (
 	AlertIntentRefused AlertKind = "intent_refused"
 	// AlertIntentUnreadable: a file of main cannot be used. The object is its path.
 	AlertIntentUnreadable AlertKind = "intent_unreadable"
+	// AlertIssueFailed: orders of a certificate fail, and waiting helps little. The object is the certificate.
+	AlertIssueFailed AlertKind = "issue_failed"
 	// AlertRolloutStopped: a rollout does not go on by itself. The object is the certificate.
 	AlertRolloutStopped AlertKind = "rollout_stopped"
 	// AlertProposalWaiting: a renewal waits for review. The object is the certificate.

@@ -1,12 +1,200 @@
 package reconcile_test
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/certferry/certferry/gitstore"
+	"github.com/certferry/certferry/gitstore/gitrepo"
 	"github.com/certferry/certferry/gitstore/manifest"
+	"github.com/certferry/certferry/hub"
+	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/hub/internal/database"
 	"github.com/certferry/certferry/hub/internal/hubtest"
+	"github.com/certferry/certferry/hub/internal/reconcile"
+	"github.com/certferry/certferry/issuer"
 )
+
+// complaints are the alerts about orders, open or not, newest first.
+func (w *world) complaints() (all []hub.Alert) {
+	w.Helper()
+	alerts, err := w.db.Alerts(w.Context(), false, 0, 100)
+	w.must(err)
+	for i := range alerts {
+		if alerts[i].Kind == hub.AlertIssueFailed {
+			all = append(all, alerts[i])
+		}
+	}
+	return all
+}
+
+// wantComplaint checks that there was one complaint about shop, and whether it is open.
+func (w *world) wantComplaint(when string, state hub.AlertState) hub.Alert {
+	w.Helper()
+	all := w.complaints()
+	if len(all) != 1 || all[0].Object != "shop" || all[0].State != state {
+		w.Fatalf("%s: %+v, want one that is %s", when, all, state)
+	}
+	return all[0]
+}
+
+// remove takes a certificate off main.
+func (w *world) remove(name string) {
+	w.Helper()
+	_, err := w.store.Apply(w.Context(), gitstore.Change{Subject: "remove " + name, Edits: []gitrepo.Edit{
+		{Path: manifest.CertificatePath(name), Delete: true},
+	}})
+	w.must(err)
+}
+
+func TestPeopleAreToldOfOrdersThatDoNotGoThrough(t *testing.T) {
+	t.Parallel()
+	for class, want := range map[issuer.Class]struct {
+		attempt int
+		level   hub.AlertLevel
+	}{
+		issuer.Account: {1, hub.AlertCritical}, issuer.Permanent: {1, hub.AlertCritical},
+		issuer.ValidationFailed: {2, hub.AlertWarning}, issuer.DNSProvider: {2, hub.AlertWarning},
+		issuer.Local: {3, hub.AlertWarning}, issuer.Retryable: {6, hub.AlertWarning}, issuer.RateLimited: {},
+	} {
+		t.Run(string(class), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.want("shop", nil)
+			w.ca.Answer = fails(class)
+			for n := 1; n <= 8; n++ {
+				w.once()
+				if told := len(w.complaints()) > 0; told != (want.attempt > 0 && n >= want.attempt) {
+					t.Fatalf("attempt %d: told %t", n, told)
+				}
+				w.clock.Advance(13 * time.Hour)
+			}
+			if want.attempt > 0 {
+				a := w.wantComplaint("after eight attempts", hub.AlertOpen)
+				if a.Level != want.level || !strings.Contains(a.Message, "as the test wants") || !strings.Contains(a.Message, issuer.NextStep(class)) {
+					t.Errorf("alert: %+v", a)
+				}
+			}
+			w.ca.Answer = nil
+			w.ask(hub.Job{Certificate: "shop", Actor: "ada"})
+			w.must(w.db.HurryJob(t.Context(), w.job("shop").ID, time.Time{}, "ada", "mended"))
+			w.once()
+			w.issued("shop")
+			if want.attempt > 0 {
+				w.wantComplaint("after the certificate came", hub.AlertResolved)
+			}
+		})
+	}
+}
+
+func TestComplaintsEndWhenNothingIsToBeIssued(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		then func(*world)
+		want hub.AlertState
+	}{
+		"nothing happens":      {func(*world) {}, hub.AlertOpen},
+		"something else does":  {func(w *world) { w.want("other", nil) }, hub.AlertOpen},
+		"it is removed":        {func(w *world) { w.remove("shop") }, hub.AlertResolved},
+		"it is paused":         {func(w *world) { w.want("shop", func(c *manifest.Certificate) { c.Renewal.Paused = true }) }, hub.AlertResolved},
+		"the old wish is back": {func(w *world) { w.want("shop", nil) }, hub.AlertResolved},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.want("shop", nil)
+			w.once()
+			w.clock.Advance(time.Hour)
+			w.ca.Answer = fails(issuer.Permanent)
+			w.want("shop", func(c *manifest.Certificate) { c.Names = append(c.Names, "www.shop") })
+			w.once()
+			w.wantComplaint("after the order", hub.AlertOpen)
+			w.once()
+			w.wantComplaint("after a restart", hub.AlertOpen)
+			w.ca.Answer = nil
+			c.then(w)
+			w.once()
+			w.wantComplaint("at the end", c.want)
+		})
+	}
+}
+
+func TestARenewalByHandThatFailsIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.want("shop", nil)
+	w.once()
+	w.ca.Answer = fails(issuer.DNSProvider)
+	w.ask(hub.Job{Certificate: "shop", Actor: "ada"})
+	for range 3 {
+		w.once()
+		w.clock.Advance(7 * time.Hour)
+	}
+	if a := w.wantComplaint("while it is tried again", hub.AlertOpen); a.Count != 2 {
+		t.Errorf("raised %d times for two attempts", a.Count)
+	}
+	w.ca.Answer = fails(issuer.Permanent)
+	w.once()
+	w.once()
+	w.wantComplaint("after it failed for good", hub.AlertOpen)
+	// Somebody gives up: nothing is due, so that nothing is wrong any more.
+	w.ca.Answer = fails(issuer.Retryable)
+	w.ask(hub.Job{Certificate: "shop", Actor: "ada"})
+	w.once()
+	r, err := reconcile.New(w.cfg)
+	w.must(err)
+	_, err = r.Cancel(t.Context(), w.job("shop").ID, hub.AuditEvent{Actor: "ada", Action: "cancel-job"})
+	w.must(err)
+	w.once()
+	w.wantComplaint("after somebody gave up", hub.AlertResolved)
+}
+
+func TestADryRunNeitherComplainsNorTakesItBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cas := w.cas("staging-ca")
+	w.cfg.Staging = func(*manifest.Issuer) *manifest.Issuer {
+		return &manifest.Issuer{Name: "staging-ca", Type: "privateca"}
+	}
+	w.want("shop", nil)
+	cas["staging-ca"].Answer = fails(issuer.Permanent)
+	w.ca.Answer = fails(issuer.RateLimited)
+	w.ask(hub.Job{Certificate: "shop", Kind: apiv1.JobDryRun, Actor: "ada"})
+	w.once()
+	if all := w.complaints(); len(all) != 0 {
+		t.Errorf("a dry run raised %+v", all)
+	}
+	cas["staging-ca"].Answer = nil
+	w.ca.Answer = fails(issuer.Permanent)
+	w.clock.Advance(2 * time.Hour)
+	w.once()
+	w.wantComplaint("before the dry run", hub.AlertOpen)
+	w.ask(hub.Job{Certificate: "shop", Kind: apiv1.JobDryRun, Actor: "ada"})
+	w.once()
+	w.wantComplaint("after the dry run", hub.AlertOpen)
+	w.clock.Advance(time.Hour)
+	w.once()
+	if n := len(w.ca.Orders()); n != 2 {
+		t.Errorf("%d orders: a dry run had the certificate tried again", n)
+	}
+}
+
+// mute is a list of alerts that cannot be written.
+type mute struct{ *database.DB }
+
+func (mute) Raise(context.Context, hub.Alert) error { return errTest }
+
+func TestAnAlertThatCannotBeRaisedKeepsNoOutcome(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.cfg.Alerts = mute{w.db}
+	w.want("shop", nil)
+	w.ca.Answer = fails(issuer.Permanent)
+	w.once()
+	w.wantJob("shop", apiv1.JobFailed, issuer.Permanent)
+}
 
 func TestARevokedKeyIsNeverKept(t *testing.T) {
 	t.Parallel()

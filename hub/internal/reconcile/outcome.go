@@ -73,6 +73,9 @@ func (r *Reconciler) work(ctx context.Context, job hub.Job) {
 
 // finish ends a job whose certificate stands on main, or is not needed.
 func (r *Reconciler) finish(ctx context.Context, job hub.Job) error {
+	if job.Kind == apiv1.JobDryRun {
+		return r.cfg.Data.FinishJob(ctx, job.ID) // it says nothing about the certificate itself
+	}
 	stalled, err := r.cfg.Data.Setting(ctx, stalledSetting+job.Certificate)
 	if err == nil && stalled != "" {
 		err = r.cfg.Data.SetSetting(ctx, stalledSetting+job.Certificate, "")
@@ -114,6 +117,7 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 		log.WarnContext(ctx, "account unusable, the fallback issuer takes over", "fallback", o.want.FallbackIssuer)
 		return r.cfg.Data.WaitJob(ctx, o.job.ID, r.cfg.Now(), string(e.Class), cause.Error())
 	}
+	r.complain(ctx, o, e.Class, cause)
 	if wait, again := backoff(e, o.job.Attempts, r.cfg.Random); again {
 		wait = hurry(wait, e, o.timeLeft())
 		retryAt := r.cfg.Now().Add(wait)

@@ -46,14 +46,14 @@ func (r *Reconciler) plan(ctx context.Context) error {
 			due[name] = reason
 		}
 	}
-	if len(due) == 0 {
+	if len(due) == 0 && !r.hasComplaints() {
 		return nil
 	}
 	latest, err := r.cfg.Data.LatestOrders(ctx)
 	if err != nil {
 		return err
 	}
-	var faults []error
+	faults := []error{r.tidyComplaints(ctx, snapshot, due, latest)}
 	for _, name := range sortedKeys(due) {
 		want := snapshot.Certificates[name]
 		if r.isStalled(snapshot.Issuers[want.Issuer]) && snapshot.Issuers[want.FallbackIssuer] == nil {

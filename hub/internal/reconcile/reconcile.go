@@ -236,6 +236,8 @@ type Reconciler struct {
 	waiting map[string]hub.AlertLevel
 	// holds are the levels at which people were told of held servers, by server.
 	holds map[string]hub.AlertLevel
+	// failing are the certificates of which people were told that their orders do not go through.
+	failing map[string]bool
 	// told are the faults that were logged in the last pass, so that each is logged when it comes and not every time.
 	told map[string]bool
 }
@@ -255,6 +257,7 @@ func New(cfg Config) (*Reconciler, error) {
 		told:    map[string]bool{},
 		waiting: map[string]hub.AlertLevel{},
 		holds:   map[string]hub.AlertLevel{},
+		failing: map[string]bool{},
 	}, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // maxOpenAlerts bounds how many open alerts are looked at when the process starts.
 const maxOpenAlerts = 100_000
 
-// recallAlerts finds out what people were told of proposals and holds before the process started.
+// recallAlerts finds out what people were told before the process started.
 func (r *Reconciler) recallAlerts(ctx context.Context) error {
 	open, err := r.cfg.Alerts.Alerts(ctx, true, 0, maxOpenAlerts)
 	if err != nil {
@@ -28,6 +28,9 @@ func (r *Reconciler) recallAlerts(ctx context.Context) error {
 		}
 		if open[i].Kind == hub.AlertHoldExpiring {
 			r.holds[open[i].Object] = open[i].Level
+		}
+		if open[i].Kind == hub.AlertIssueFailed {
+			r.failing[open[i].Object] = true
 		}
 	}
 	return nil
