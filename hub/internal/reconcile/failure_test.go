@@ -196,6 +196,49 @@ func TestAnAlertThatCannotBeRaisedKeepsNoOutcome(t *testing.T) {
 	w.wantJob("shop", apiv1.JobFailed, issuer.Permanent)
 }
 
+func TestWhatServesIsTriedAgainAfterItFailedForGood(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.want("shop", nil)
+	w.once()
+	end := w.issued("shop").NotAfter
+	w.ca.Answer = fails(issuer.Permanent)
+	orders := func(want int, when string) {
+		t.Helper()
+		w.once()
+		if n := len(w.ca.Orders()) - 1; n != want {
+			t.Fatalf("%s: %d tries, want %d", when, n, want)
+		}
+	}
+	w.clock.Advance(62 * day)
+	orders(1, "when it falls due")
+	w.clock.Advance(23 * time.Hour)
+	orders(1, "on the same day")
+	w.clock.Advance(time.Hour)
+	orders(2, "a day later")
+	w.clock.Advance(end.Add(-20 * time.Hour).Sub(w.clock.Now()))
+	orders(3, "20 hours before its end")
+	w.clock.Advance(time.Hour)
+	orders(3, "an hour later, of 19")
+	w.clock.Advance(time.Hour)
+	orders(4, "two hours later, of 18")
+	w.clock.Advance(end.Add(time.Minute).Sub(w.clock.Now()))
+	orders(4, "when it expired, 18 hours later")
+	w.clock.Advance(6 * time.Hour)
+	orders(5, "a day later")
+
+	// What a person cancelled stays so.
+	w.ca.Answer = fails(issuer.Retryable)
+	w.ask(hub.Job{Certificate: "shop", Actor: "ada"})
+	orders(6, "by hand")
+	r, err := reconcile.New(w.cfg)
+	w.must(err)
+	_, err = r.Cancel(t.Context(), w.job("shop").ID, hub.AuditEvent{Actor: "ada", Action: "cancel-job"})
+	w.must(err)
+	w.clock.Advance(10 * day)
+	orders(6, "after it was cancelled")
+}
+
 func TestARevokedKeyIsNeverKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

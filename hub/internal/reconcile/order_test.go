@@ -215,10 +215,15 @@ func TestUnusableAccountStopsItsOrders(t *testing.T) {
 	for _, name := range []string{"a.example", "b.example", "c.example"} {
 		w.wantJob(name, apiv1.JobFailed, issuer.Account)
 	}
-	w.clock.Advance(day)
+	w.clock.Advance(day - time.Hour)
 	w.must(r.Once(t.Context()))
 	if n := len(w.ca.Orders()); n != 1 {
-		t.Errorf("%d orders a day later", n)
+		t.Errorf("%d orders on the same day", n)
+	}
+	w.clock.Advance(time.Hour)
+	w.must(r.Once(t.Context()))
+	if n := len(w.ca.Orders()); n != 2 {
+		t.Errorf("%d orders a day later, want one try of all", n)
 	}
 
 	w.ca.Answer = nil

@@ -124,11 +124,11 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 		log.WarnContext(ctx, "order failed", "class", e.Class, "retry_at", retryAt.UTC().Format(time.RFC3339))
 		return r.cfg.Data.WaitJob(ctx, o.job.ID, retryAt, string(e.Class), cause.Error())
 	}
-	log.ErrorContext(ctx, "order failed for good until somebody changes it or renews by hand", "class", e.Class)
-	if e.Class == issuer.Account && o.issuer != nil {
-		r.stall(o.issuer)
-	} else if err := r.cfg.Data.SetSetting(ctx, stalledSetting+o.job.Certificate, o.wish); err != nil {
-		return err
+	log.ErrorContext(ctx, "order failed, and waiting helps little: somebody must change it or renew by hand", "class", e.Class)
+	if e.Class != issuer.Account { // there it is the issuer that is stopped
+		if err := r.cfg.Data.SetSetting(ctx, stalledSetting+o.job.Certificate, o.wish); err != nil {
+			return err
+		}
 	}
 	event := hub.AuditEvent{
 		At: r.cfg.Now(), Actor: o.job.Actor, Action: "issue-certificate", Object: o.job.Certificate,

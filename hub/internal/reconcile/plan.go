@@ -75,6 +75,9 @@ func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, w
 	case r.cfg.Now().Before(latest.UpdatedAt.Add(minGap)) && latest.State == apiv1.JobDone:
 		return nil
 	case latest.State == apiv1.JobFailed, latest.State == apiv1.JobCancelled:
+		if latest.State == apiv1.JobFailed && r.failedPauseOver(snapshot.Issued[want.Name], latest.UpdatedAt) {
+			break
+		}
 		stalled, err := r.cfg.Data.Setting(ctx, stalledSetting+want.Name)
 		if err != nil || stalled == wishOf(snapshot, want) {
 			return err
@@ -82,6 +85,19 @@ func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, w
 	}
 	_, _, err := r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Issuer: want.Issuer, Actor: hubActor, Reason: reason})
 	return err
+}
+
+// failedPauseOver says whether what serves is tried again although the order that ended at a time failed for good: the
+// fault may have been the CA's, and nobody may have looked. It waits for a day, less where the certificate ends soon.
+func (r *Reconciler) failedPauseOver(have *manifest.IssuedCertificate, ended time.Time) bool {
+	if have == nil {
+		return false
+	}
+	pause := day
+	if left := have.NotAfter.Sub(r.cfg.Now()); left > 0 {
+		pause = min(max(left/10, time.Hour), day)
+	}
+	return !r.cfg.Now().Before(ended.Add(pause))
 }
 
 // wishOf identifies all that an order depends on: a job that failed for good is worth another try once it changes.
@@ -108,11 +124,26 @@ func digest(document interface{ Encode() ([]byte, error) }) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// stall stops the orders of an issuer until its intent changes.
+// stalled is what is known of an issuer whose account is unusable.
+type stalled struct {
+	// wish identifies its intent at that time.
+	wish string
+	at   time.Time
+}
+
+// stall stops the orders of an issuer until its intent changes, or a day has passed: what was wrong may lie at the CA.
 func (r *Reconciler) stall(i *manifest.Issuer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stalled[i.Name] = issuerOf(i)
+	if wish := issuerOf(i); !r.stalledNow(i.Name, wish) {
+		r.stalled[i.Name] = stalled{wish, r.cfg.Now()}
+	}
+}
+
+// stalledNow expects mu to be held.
+func (r *Reconciler) stalledNow(name, wish string) bool {
+	was, ok := r.stalled[name]
+	return ok && was.wish == wish && r.cfg.Now().Before(was.at.Add(day))
 }
 
 func (r *Reconciler) isStalled(i *manifest.Issuer) bool {
@@ -121,8 +152,7 @@ func (r *Reconciler) isStalled(i *manifest.Issuer) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	was, ok := r.stalled[i.Name]
-	return ok && was == issuerOf(i)
+	return r.stalledNow(i.Name, issuerOf(i))
 }
 
 // arm lets the orders of an issuer go on.

@@ -227,9 +227,9 @@ type Reconciler struct {
 	// renewals are the plans by certificate, planned the commit of main that they were last held against.
 	renewals map[string]*hub.RenewalPlan
 	planned  string
-	// stalled are the issuers whose account is unusable, with the fingerprint of the intent that they had then. It is
-	// not kept: after a restart, perhaps with mended configuration, each gets one more try.
-	stalled map[string]string
+	// stalled are the issuers whose account is unusable, with the intent that they had then. It is not kept: after a
+	// restart, perhaps with mended configuration, each gets one more try.
+	stalled map[string]stalled
 	// keys are the parsed public keys of servers by fingerprint.
 	keys map[string]*seal.PublicKey
 	// waiting are the levels at which people were told of proposals, by certificate and serial.
@@ -252,7 +252,7 @@ func New(cfg Config) (*Reconciler, error) {
 		trigger: make(chan struct{}, 1),
 		workers: make(chan struct{}, cfg.Workers),
 		running: map[string]*running{},
-		stalled: map[string]string{},
+		stalled: map[string]stalled{},
 		keys:    map[string]*seal.PublicKey{},
 		told:    map[string]bool{},
 		waiting: map[string]hub.AlertLevel{},
