@@ -196,6 +196,162 @@ func TestAnAlertThatCannotBeRaisedKeepsNoOutcome(t *testing.T) {
 	w.wantJob("shop", apiv1.JobFailed, issuer.Permanent)
 }
 
+func TestTheFallbackIssuerIsAskedAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer issuer.Error
+		want   bool
+	}{
+		"the CA does not want these names": {issuer.Error{Class: issuer.Permanent, ACMEType: "rejectedIdentifier"}, true},
+		"the account is unusable":          {issuer.Error{Class: issuer.Account}, true},
+		"the CA makes it wait for long":    {issuer.Error{Class: issuer.RateLimited, RetryAfter: 7 * time.Hour}, true},
+		"the CA makes it wait":             {issuer.Error{Class: issuer.RateLimited, RetryAfter: 5 * time.Hour}, false},
+		"this machine does not want it":    {issuer.Error{Class: issuer.Permanent}, false},
+		"the CA is away":                   {issuer.Error{Class: issuer.Retryable}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			cas := w.cas("second-ca")
+			w.ca.Answer = func(context.Context, issuer.Request) error { return &c.answer }
+			w.want("shop", func(c *manifest.Certificate) { c.FallbackIssuer = "second-ca" })
+			w.once()
+			want := 0
+			if c.want {
+				want = 1
+			}
+			if first, second := len(w.ca.Orders()), len(cas["second-ca"].Orders()); first != 1 || second != want {
+				t.Fatalf("%d orders at the wished issuer, %d at the fallback, want 1 and %d", first, second, want)
+			}
+			if c.want {
+				if got := w.issued("shop").Issuer; got != "second-ca" || len(w.complaints()) != 0 {
+					t.Errorf("issued by %s, with complaints %+v", got, w.complaints())
+				}
+			}
+		})
+	}
+}
+
+// limited lets each account order once a week, until the limits are switched off.
+func (w *world) limited() (off func()) {
+	w.cfg.Ledger = w.db
+	all := []issuer.Limit{{Name: "new orders", Scope: issuer.ScopeAccount, Of: issuer.SpendOrder, Count: 1, Per: 7 * day}}
+	w.cfg.Limits = func(i *manifest.Issuer) reconcile.Limits { return reconcile.Limits{Account: i.Name, Limits: all} }
+	return func() { all = nil }
+}
+
+func TestTheFallbackIssuerIsAskedWhereALimitIsSpent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.cas("second-ca")
+	w.limited()
+	w.want("first", nil)
+	w.once()
+	w.want("shop", func(c *manifest.Certificate) { c.FallbackIssuer = "second-ca" })
+	w.once()
+	if got := w.issued("shop").Issuer; got != "second-ca" || len(w.ca.Orders()) != 1 {
+		t.Errorf("issued by %s, %d orders at the wished issuer", got, len(w.ca.Orders()))
+	}
+}
+
+func TestALimitThatADryRunMeetsSaysNothingOfOrders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cas := w.cas("second-ca")
+	off := w.limited()
+	w.cfg.Staging = func(i *manifest.Issuer) *manifest.Issuer { return i }
+	w.want("shop", func(c *manifest.Certificate) { c.FallbackIssuer = "second-ca" })
+	r, err := reconcile.New(w.cfg)
+	w.must(err)
+	w.must(r.Once(t.Context()))
+	w.ask(hub.Job{Certificate: "shop", Kind: apiv1.JobDryRun, Actor: "ada"})
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute) // it once never ended
+	defer stop()
+	w.must(r.Once(ctx))
+	jobs, err := w.db.Jobs(t.Context(), "shop", "", 1)
+	w.must(err)
+	if jobs[0].State != apiv1.JobWaiting || !jobs[0].NotBefore.After(w.clock.Now().Add(6*day)) {
+		t.Errorf("dry run: %+v", jobs[0])
+	}
+	off()
+	w.ask(hub.Job{Certificate: "shop", Actor: "ada"})
+	w.must(r.Once(t.Context()))
+	if first, second := len(w.ca.Orders()), len(cas["second-ca"].Orders()); first != 2 || second != 0 {
+		t.Errorf("%d orders at the wished issuer, %d at the fallback, want 2 and none", first, second)
+	}
+}
+
+func TestAnIssuerThatAsksToWaitIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cas := w.cas("second-ca")
+	w.ca.Answer = func(context.Context, issuer.Request) error {
+		return &issuer.Error{Class: issuer.RateLimited, RetryAfter: 30 * time.Hour}
+	}
+	cas["second-ca"].Answer = fails(issuer.Retryable)
+	w.want("shop", func(c *manifest.Certificate) { c.FallbackIssuer = "second-ca" })
+	r, err := reconcile.New(w.cfg)
+	w.must(err)
+	for range 4 {
+		w.must(r.Once(t.Context()))
+		w.clock.Advance(7 * time.Hour)
+	}
+	if first, second := len(w.ca.Orders()), len(cas["second-ca"].Orders()); first != 1 || second != 4 {
+		t.Errorf("%d orders at the issuer that asked to wait, %d at the fallback, want 1 and 4", first, second)
+	}
+	for range 2 {
+		w.clock.Advance(7 * time.Hour)
+		w.must(r.Once(t.Context()))
+	}
+	if first := len(w.ca.Orders()); first != 2 {
+		t.Errorf("%d orders at the issuer after it had its time, want 2", first)
+	}
+}
+
+func TestTwoIssuersThatRefuseAreNotAskedInACircle(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		first, second issuer.Error
+		actor         string
+	}{
+		"accounts":        {issuer.Error{Class: issuer.Account}, issuer.Error{Class: issuer.Account}, "hub"},
+		"accounts by ada": {issuer.Error{Class: issuer.Account}, issuer.Error{Class: issuer.Account}, "ada"},
+		"names":           {issuer.Error{Class: issuer.Permanent, ACMEType: "caa"}, issuer.Error{Class: issuer.Permanent, ACMEType: "caa"}, "hub"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			cas := w.cas("second-ca")
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			refuse := func(e *issuer.Error) func(context.Context, issuer.Request) error {
+				return func(context.Context, issuer.Request) error {
+					if len(w.ca.Orders())+len(cas["second-ca"].Orders()) > 10 {
+						stop() // it would never end
+					}
+					return e
+				}
+			}
+			w.ca.Answer, cas["second-ca"].Answer = refuse(&c.first), refuse(&c.second)
+			w.want("shop", func(c *manifest.Certificate) { c.FallbackIssuer = "second-ca" })
+			r, err := reconcile.New(w.cfg)
+			w.must(err)
+			w.ask(hub.Job{Certificate: "shop", Actor: c.actor})
+			w.must(r.Once(ctx))
+			w.clock.Advance(time.Hour)
+			w.must(r.Once(ctx))
+			if first, second := len(w.ca.Orders()), len(cas["second-ca"].Orders()); first != 1 || second != 1 {
+				t.Errorf("%d and %d orders, want one at each", first, second)
+			}
+			w.wantJob("shop", apiv1.JobFailed, c.second.Class)
+			w.wantComplaint("when both refused", hub.AlertOpen)
+			if jobs, err := w.db.Jobs(t.Context(), "shop", "", 10); err != nil || len(jobs) != 1 {
+				t.Errorf("%d jobs, %v", len(jobs), err)
+			}
+		})
+	}
+}
+
 func TestWhatServesIsTriedAgainAfterItFailedForGood(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -131,6 +131,27 @@ func (o *order) look() (needed bool, err error) {
 	return true, nil
 }
 
+// longWait is how long a wished issuer may make a certificate wait before its fallback is asked.
+const longWait = 6 * time.Hour
+
+// turnsAway says whether what an attempt at the wished issuer ended with sends the next one to the fallback at once: the
+// account is unusable, the CA does not want these names, or it makes them wait for long.
+func (o *order) turnsAway(e *issuer.Error, wait time.Duration) bool {
+	if o.issuer == nil || o.job.Kind == apiv1.JobDryRun || o.issuer.Name != o.want.Issuer || o.r.fallback(o.snapshot, o.want) == nil {
+		return false
+	}
+	switch e.Class {
+	case issuer.Account:
+		return true
+	case issuer.Permanent:
+		return e.ACMEType != "" // the CA's own word, and not what this machine refused
+	case issuer.RateLimited:
+		return wait > longWait
+	default:
+		return false
+	}
+}
+
 // patience is how many attempts the wished issuer has before every other one goes to the fallback.
 const patience = 4
 
@@ -149,7 +170,7 @@ func (o *order) choose() error {
 		return nil
 	}
 	stalled := o.job.Actor == hubActor && o.r.isStalled(o.issuer)
-	if fallback := o.snapshot.Issuers[o.want.FallbackIssuer]; fallback != nil && !o.r.isStalled(fallback) && (stalled || o.isDown()) {
+	if fallback := o.r.fallback(o.snapshot, o.want); fallback != nil && (stalled || o.isDown() || o.r.isTurnedAway(o.want)) {
 		o.issuer = fallback
 		return nil
 	}
@@ -159,11 +180,11 @@ func (o *order) choose() error {
 	return nil
 }
 
-// isDown says whether the wished issuer had its tries, and nothing but it is at fault. Every other attempt goes there
-// still, as it may be back.
+// isDown says whether the wished issuer had its tries, and nothing but it is at fault. Where it refused, the next attempt
+// does not go there (see turnsAway); where it is away, every other one does, as it may be back.
 func (o *order) isDown() bool {
 	switch issuer.Class(o.job.ErrorClass) {
-	case issuer.Account:
+	case issuer.Account, issuer.Permanent:
 		return true
 	case issuer.Retryable, issuer.RateLimited:
 		return o.job.Attempts > patience && o.job.Attempts%2 == 0

@@ -100,6 +100,10 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 	if wait, ok := errors.AsType[*ledger.WaitError](cause); ok {
 		log.InfoContext(ctx, "order waits for a limit of the CA", "until", wait.Until.UTC().Format(time.RFC3339))
 		o.tell(ctx, issuer.Event{Line: wait.Error()})
+		if o.turnsAway(&issuer.Error{Class: issuer.RateLimited}, wait.Until.Sub(r.cfg.Now())) {
+			r.turnAway(o.want, wait.Until)
+			return r.cfg.Data.PutOffJob(ctx, o.job.ID, r.cfg.Now(), string(issuer.RateLimited), wait.Error())
+		}
 		return r.cfg.Data.PutOffJob(ctx, o.job.ID, r.soonAfter(wait.Until), string(issuer.RateLimited), wait.Error())
 	}
 	if wait, ok := errors.AsType[*requestWaitError](cause); ok {
@@ -112,13 +116,19 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 		// A dry run is there to show what is wrong, now.
 		return r.cfg.Data.FailJob(ctx, o.job.ID, string(e.Class), cause.Error())
 	}
-	if e.Class == issuer.Account && o.issuer != nil && o.want.FallbackIssuer != "" && o.issuer.Name != o.want.FallbackIssuer {
+	if e.Class == issuer.Account && o.issuer != nil {
 		r.stall(o.issuer)
-		log.WarnContext(ctx, "account unusable, the fallback issuer takes over", "fallback", o.want.FallbackIssuer)
+	}
+	wait, again := backoff(e, o.job.Attempts, r.cfg.Random)
+	if o.turnsAway(e, wait) {
+		if e.Class == issuer.RateLimited {
+			r.turnAway(o.want, r.cfg.Now().Add(wait))
+		}
+		log.WarnContext(ctx, "the fallback issuer takes over", "class", e.Class, "fallback", o.want.FallbackIssuer)
 		return r.cfg.Data.WaitJob(ctx, o.job.ID, r.cfg.Now(), string(e.Class), cause.Error())
 	}
 	r.complain(ctx, o, e.Class, cause)
-	if wait, again := backoff(e, o.job.Attempts, r.cfg.Random); again {
+	if again {
 		wait = hurry(wait, e, o.timeLeft())
 		retryAt := r.cfg.Now().Add(wait)
 		log.WarnContext(ctx, "order failed", "class", e.Class, "retry_at", retryAt.UTC().Format(time.RFC3339))

@@ -56,7 +56,7 @@ func (r *Reconciler) plan(ctx context.Context) error {
 	faults := []error{r.tidyComplaints(ctx, snapshot, due, latest)}
 	for _, name := range sortedKeys(due) {
 		want := snapshot.Certificates[name]
-		if r.isStalled(snapshot.Issuers[want.Issuer]) && snapshot.Issuers[want.FallbackIssuer] == nil {
+		if r.isStalled(snapshot.Issuers[want.Issuer]) && r.fallback(snapshot, want) == nil {
 			continue
 		}
 		if err := r.enqueue(ctx, snapshot, want, latest[name], due[name]); err != nil {
@@ -98,6 +98,15 @@ func (r *Reconciler) failedPauseOver(have *manifest.IssuedCertificate, ended tim
 		pause = min(max(left/10, time.Hour), day)
 	}
 	return !r.cfg.Now().Before(ended.Add(pause))
+}
+
+// fallback is the issuer that can be asked in the place of the wished one; nil where there is none.
+func (r *Reconciler) fallback(snapshot *gitstore.Snapshot, want *manifest.Certificate) *manifest.Issuer {
+	i := snapshot.Issuers[want.FallbackIssuer]
+	if i == nil || want.FallbackIssuer == want.Issuer || r.isStalled(i) {
+		return nil
+	}
+	return i
 }
 
 // wishOf identifies all that an order depends on: a job that failed for good is worth another try once it changes.
@@ -144,6 +153,25 @@ func (r *Reconciler) stall(i *manifest.Issuer) {
 func (r *Reconciler) stalledNow(name, wish string) bool {
 	was, ok := r.stalled[name]
 	return ok && was.wish == wish && r.cfg.Now().Before(was.at.Add(day))
+}
+
+// turnAway has a certificate ordered from its fallback until the wished issuer may be asked again.
+func (r *Reconciler) turnAway(want *manifest.Certificate, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turnedAway[want.Name+" "+want.Issuer] = until
+}
+
+func (r *Reconciler) isTurnedAway(want *manifest.Certificate) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := want.Name + " " + want.Issuer
+	until, ok := r.turnedAway[key]
+	if ok && !r.cfg.Now().Before(until) {
+		delete(r.turnedAway, key)
+		return false
+	}
+	return ok
 }
 
 func (r *Reconciler) isStalled(i *manifest.Issuer) bool {

@@ -230,6 +230,9 @@ type Reconciler struct {
 	// stalled are the issuers whose account is unusable, with the intent that they had then. It is not kept: after a
 	// restart, perhaps with mended configuration, each gets one more try.
 	stalled map[string]stalled
+	// turnedAway are the times until which a wished issuer is not asked, by certificate and issuer. It is not kept either:
+	// the ledger knows what its CA asked for.
+	turnedAway map[string]time.Time
 	// keys are the parsed public keys of servers by fingerprint.
 	keys map[string]*seal.PublicKey
 	// waiting are the levels at which people were told of proposals, by certificate and serial.
@@ -248,16 +251,17 @@ func New(cfg Config) (*Reconciler, error) {
 		return nil, err
 	}
 	return &Reconciler{
-		cfg:     cfg,
-		trigger: make(chan struct{}, 1),
-		workers: make(chan struct{}, cfg.Workers),
-		running: map[string]*running{},
-		stalled: map[string]stalled{},
-		keys:    map[string]*seal.PublicKey{},
-		told:    map[string]bool{},
-		waiting: map[string]hub.AlertLevel{},
-		holds:   map[string]hub.AlertLevel{},
-		failing: map[string]bool{},
+		cfg:        cfg,
+		trigger:    make(chan struct{}, 1),
+		workers:    make(chan struct{}, cfg.Workers),
+		running:    map[string]*running{},
+		stalled:    map[string]stalled{},
+		turnedAway: map[string]time.Time{},
+		keys:       map[string]*seal.PublicKey{},
+		told:       map[string]bool{},
+		waiting:    map[string]hub.AlertLevel{},
+		holds:      map[string]hub.AlertLevel{},
+		failing:    map[string]bool{},
 	}, nil
 }
 
