@@ -279,12 +279,14 @@ func (o *order) challenge(c *manifest.Challenge) (out issuer.Challenge, err erro
 	return out, nil
 }
 
-// preflight checks what can be checked without the CA: before the first attempt, and again after the CA or the DNS
-// provider could not go on for a reason that somebody has to mend. A CA counts failed tries.
+// preflight checks what can be checked without the CA: before the first attempt, and before each at another issuer than
+// the one before, and again after the CA or the DNS provider could not go on for a reason that somebody has to mend. A
+// CA counts failed tries.
 func (o *order) preflight(ctx context.Context) error {
 	last := issuer.Class(o.job.ErrorClass)
 	again := last == issuer.ValidationFailed || last == issuer.DNSProvider
-	if o.r.cfg.Preflight == nil || o.job.Attempts > 1 && !again {
+	another := o.job.Issuer != o.issuer.Name
+	if o.r.cfg.Preflight == nil || o.job.Attempts > 1 && !again && !another {
 		return nil
 	}
 	o.tell(ctx, issuer.Event{Phase: issuer.PhasePrepare, Line: "checking what the CA will check"})

@@ -15,10 +15,12 @@ func TestWhenOrdersAreChecked(t *testing.T) {
 	for name, c := range map[string]struct {
 		attempts int
 		last     issuer.Class
+		issuer   string
 		want     bool
 	}{
-		"the first": {1, "", true}, "after the CA saw nothing": {2, issuer.ValidationFailed, true}, "after the provider refused": {3, issuer.DNSProvider, true},
-		"after an outage": {2, issuer.Retryable, false}, "after a limit": {2, issuer.RateLimited, false},
+		"the first": {1, "", "ca", true}, "after the CA saw nothing": {2, issuer.ValidationFailed, "ca", true}, "after the provider refused": {3, issuer.DNSProvider, "ca", true},
+		"after an outage": {2, issuer.Retryable, "ca", false}, "after a limit": {2, issuer.RateLimited, "ca", false},
+		"the first at the fallback": {6, issuer.Retryable, "other", true},
 	} {
 		asked := false
 		f := newFleet(t, 0)
@@ -26,7 +28,7 @@ func TestWhenOrdersAreChecked(t *testing.T) {
 			asked = true
 			return nil
 		}
-		o := &order{r: f.r, job: hub.Job{ID: "j", Attempts: c.attempts, ErrorClass: string(c.last)}}
+		o := &order{r: f.r, job: hub.Job{ID: "j", Attempts: c.attempts, ErrorClass: string(c.last), Issuer: "ca"}, issuer: &manifest.Issuer{Name: c.issuer}}
 		if err := o.preflight(t.Context()); err != nil || asked != c.want {
 			t.Errorf("%s: checked %v, %v", name, asked, err)
 		}
