@@ -45,6 +45,15 @@ func (r *Reconciler) ended(run *running) {
 	close(run.done)
 }
 
+// ordersAt notes where a job's order goes: it counts there, whatever was wished.
+func (r *Reconciler) ordersAt(id, issuer string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if run := r.running[id]; run != nil {
+		run.job.Issuer = issuer
+	}
+}
+
 // reached notes how far a running order is.
 func (r *Reconciler) reached(id string, phase issuer.Phase) {
 	r.mu.Lock()

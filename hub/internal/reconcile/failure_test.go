@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -350,6 +351,41 @@ func TestTwoIssuersThatRefuseAreNotAskedInACircle(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnOrderCountsWhereItGoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cas := w.cas("slow-ca")
+	w.cfg.Workers, w.cfg.IssuerWorkers = 4, 2
+	w.ca.Answer = func(_ context.Context, req issuer.Request) error {
+		if strings.HasPrefix(req.Names[0], "slow") {
+			return &issuer.Error{Class: issuer.Permanent, ACMEType: "rejectedIdentifier"}
+		}
+		return nil
+	}
+	release := make(chan struct{})
+	var both sync.WaitGroup
+	both.Add(2)
+	cas["slow-ca"].Answer = func(context.Context, issuer.Request) error {
+		both.Done()
+		<-release
+		return nil
+	}
+	for _, name := range []string{"slow1.example", "slow2.example"} {
+		w.want(name, func(c *manifest.Certificate) { c.FallbackIssuer = "slow-ca" })
+	}
+	r, err := reconcile.New(w.cfg)
+	w.must(err)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	both.Wait()
+	w.want("quick.example", nil)
+	w.eventually("certificate of the wished issuer, which has nothing to do", func() bool { return w.snapshot().Issued["quick.example"] != nil })
+	close(release)
+	stop()
+	w.must(<-done)
 }
 
 func TestWhatServesIsTriedAgainAfterItFailedForGood(t *testing.T) {

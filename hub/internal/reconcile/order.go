@@ -53,6 +53,7 @@ func (o *order) run(ctx context.Context) error {
 	if err := o.r.cfg.Data.SetJobIssuer(ctx, o.job.ID, o.issuer.Name); err != nil {
 		return err
 	}
+	o.r.ordersAt(o.job.ID, o.issuer.Name)
 	driver, err := o.r.cfg.Issuer(o.issuer)
 	if err != nil {
 		return err
