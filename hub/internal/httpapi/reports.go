@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 const (
 	// figuresOf is the time that figures about orders are of.
 	figuresOf = 30 * 24 * time.Hour
-	// weeksAhead are those whose expiries are counted.
-	weeksAhead = 13
+	// weeksAhead are those whose expiries are counted: a certificate of 90 days ends in the last of them.
+	weeksAhead = 14
 	mediaCSV   = "text/csv; charset=utf-8"
 )
 
@@ -110,12 +111,12 @@ func (s *server) certificateReport(ctx context.Context, _ *call, _ *none) (*csvO
 	}
 	var out bytes.Buffer
 	table := csv.NewWriter(&out)
-	if err := table.Write([]string{"name", "state", "names", "issuer", "serial", "key_type", "not_before", "not_after", "renew_at", "servers"}); err != nil {
+	if err := table.Write([]string{"name", "state", "names", "issuer", "serial", "key_type", "not_before", "not_after", "renew_at", "servers", "last_order", "attempts", "error_class", "order_seconds"}); err != nil {
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(snap.Certificates)) {
 		wish, have := snap.Certificates[name], snap.Issued[name]
-		row := []string{name, string(s.stateOf(wish, have, orders[name].State)), strings.Join(wish.Names, " "), wish.Issuer, "", wish.KeyType, "", "", "", ""}
+		row := []string{name, string(s.stateOf(wish, have, orders[name].State)), strings.Join(wish.Names, " "), wish.Issuer, "", wish.KeyType, "", "", "", "", "", "", "", ""}
 		if have != nil {
 			row[3], row[4], row[5] = have.Issuer, have.Serial, have.KeyType
 			row[6], row[7] = have.NotBefore.UTC().Format(time.RFC3339), have.NotAfter.UTC().Format(time.RFC3339)
@@ -126,6 +127,10 @@ func (s *server) certificateReport(ctx context.Context, _ *call, _ *none) (*csvO
 			servers = append(servers, d.Server+d.Selector)
 		}
 		row[9] = strings.Join(servers, " ")
+		if order, ok := orders[name]; ok {
+			row[10], row[11], row[12] = string(order.State), strconv.FormatInt(int64(order.Attempts), 10), order.ErrorClass
+			row[13] = strconv.FormatFloat(order.UpdatedAt.Sub(order.CreatedAt).Seconds(), 'f', 0, 64)
+		}
 		for i := range row {
 			row[i] = cell(row[i])
 		}
