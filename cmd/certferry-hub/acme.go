@@ -31,7 +31,7 @@ func acmeCommand() *cli.Command {
 			leaf(&cli.Command{
 				Name: "import", Usage: "take over accounts, DNS credentials and certificates of acme.sh, while the hub is stopped; nothing is issued anew",
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "home", Required: true, Usage: "acme.sh's `DIR`, such as /root/.acme.sh"},
+					&cli.StringFlag{Name: "home", Usage: "acme.sh's `DIR`, such as /root/.acme.sh"},
 					&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would be taken over"},
 				},
 				Action: importACME,
@@ -98,6 +98,9 @@ func statusOfACME(c *cli.Context) error {
 }
 
 func importACME(c *cli.Context) error {
+	if !c.IsSet("home") {
+		return usagef("read flags: give --home; see %s --help", c.Command.HelpName)
+	}
 	cfg, err := loadConfig(c)
 	if err != nil {
 		return err
@@ -119,9 +122,14 @@ func importACME(c *cli.Context) error {
 				}
 			}
 		}
-		next := "The certificates go to no server yet: add deployments to their files in the repository. Stop acme.sh's own renewals: acme.sh --uninstall-cronjob"
-		if c.Bool("dry-run") {
+		var next string
+		switch {
+		case c.Bool("dry-run"):
 			next = "Nothing was changed: this was a dry run."
+		case len(report.Certificates) > 0:
+			next = "The certificates go to no server yet: add deployments to their files in the repository. Stop acme.sh's own renewals: acme.sh --uninstall-cronjob"
+		default:
+			return nil
 		}
 		_, err := fmt.Fprintln(w, next)
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/internal/database"
+	"github.com/certferry/certferry/hub/internal/vault"
 	"github.com/certferry/certferry/issuer/acmesh"
 	"github.com/certferry/certferry/issuer/acmesh/acmehome"
 	"github.com/certferry/certferry/issuer/acmesh/dnshook"
@@ -100,19 +102,32 @@ func (m *acmeImport) accounts() {
 			m.left("account at %s: the configuration does not allow this CA: add it to acme_directories", a.Directory)
 			continue
 		}
-		if !m.dry {
-			err := acmesh.ImportAccount(filepath.Join(m.hub.cfg.paths().acme(), "accounts"), a.Directory, a.URL, a.Key)
-			if errors.Is(err, fs.ErrExist) {
-				m.left("account at %s: the hub has one there already", a.Directory)
-				continue
-			}
-			if err != nil {
-				m.left("account at %s: %v", a.Directory, err)
-				continue
-			}
+		err := m.account(&a)
+		if errors.Is(err, fs.ErrExist) {
+			m.left("account at %s: the hub has one there already", a.Directory)
+			continue
+		}
+		if err != nil {
+			m.left("account at %s: %v", a.Directory, err)
+			continue
 		}
 		m.report.Accounts = append(m.report.Accounts, a.Directory)
 	}
+}
+
+// account takes over one. A dry run answers what the real one would.
+func (m *acmeImport) account(a *acmehome.Account) error {
+	dir := filepath.Join(m.hub.cfg.paths().acme(), "accounts")
+	if !m.dry {
+		return acmesh.ImportAccount(dir, a.Directory, a.URL, a.Key)
+	}
+	if _, err := bundle.ParseKey(a.Key); err != nil {
+		return fmt.Errorf("import ACME account: %w", err)
+	}
+	if acmesh.HasAccount(dir, a.Directory) || slices.Contains(m.report.Accounts, a.Directory) {
+		return fs.ErrExist
+	}
+	return nil
 }
 
 // certificate takes over one with its issuer, its credentials and what was issued, in one commit.
@@ -151,6 +166,7 @@ func (m *acmeImport) certificate(ctx context.Context, c *acmehome.Certificate) e
 	}
 	m.report.Certificates = append(m.report.Certificates, wish.Name)
 	m.snapshot.Certificates[wish.Name] = wish
+	m.commands(c)
 	if m.dry {
 		return nil
 	}
@@ -168,6 +184,48 @@ func (m *acmeImport) certificate(ctx context.Context, c *acmehome.Certificate) e
 	})
 	return err
 }
+
+// commands tells which commands acme.sh ran for a certificate. The hub runs none, and does not repeat them, as they may
+// hold secrets: what servers do with a certificate stands in their own policies.
+func (m *acmeImport) commands(c *acmehome.Certificate) {
+	const (
+		onServer = "name the files, the software and its reload in the policy of the agent (/etc/certferry/policy.yaml) on each server that gets it"
+		onHub    = "the hub runs none: choose a challenge that needs none, such as webroot, stateless or DNS"
+	)
+	conf, err := m.conf(c)
+	if err != nil {
+		m.left("commands of certificate %s: its configuration cannot be read again: look there for hooks and reload commands", c.Folder)
+		return
+	}
+	for _, command := range []struct{ key, what, instead string }{
+		{"Le_ReloadCmd", "the reload command", onServer},
+		{"Le_DeployHook", "the deploy hook", onServer},
+		{"Le_RenewHook", "the command after a renewal (--renew-hook)", onServer},
+		{"Le_PreHook", "the command before an order (--pre-hook)", onHub},
+		{"Le_PostHook", "the command after an order (--post-hook)", onHub},
+	} {
+		if conf[command.key] != "" {
+			m.left("%s of certificate %s (%s in %s.conf): %s", command.what, c.Folder, command.key, domainOf(c), command.instead)
+		}
+	}
+}
+
+// conf is what acme.sh keeps of a certificate, by its own names.
+func (m *acmeImport) conf(c *acmehome.Certificate) (map[string]string, error) {
+	root, err := os.OpenRoot(m.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	data, err := root.ReadFile(filepath.Join(c.Folder, domainOf(c)+".conf"))
+	if err != nil {
+		return nil, err
+	}
+	return acmehome.Parse(string(data))
+}
+
+// domainOf is the name by which acme.sh calls a certificate.
+func domainOf(c *acmehome.Certificate) string { return strings.TrimSuffix(c.Folder, "_ecc") }
 
 // wish is what acme.sh did for a certificate, in the hub's words.
 func (m *acmeImport) wish(c *acmehome.Certificate) (*manifest.Certificate, *bundle.Bundle, error) {
@@ -203,7 +261,7 @@ func (m *acmeImport) wish(c *acmehome.Certificate) (*manifest.Certificate, *bund
 
 // nameOf is the certificate's name here. Of an ECDSA and an RSA certificate of the same names, the second is called so.
 func (m *acmeImport) nameOf(c *acmehome.Certificate) string {
-	name := strings.Replace(strings.ToLower(strings.TrimSuffix(c.Folder, "_ecc")), "*.", "wildcard.", 1)
+	name := strings.Replace(strings.ToLower(domainOf(c)), "*.", "wildcard.", 1)
 	twin := func(o acmehome.Certificate) bool { return o.Folder == c.Folder+"_ecc" }
 	if slices.ContainsFunc(m.home.Certificates, twin) {
 		name += "-rsa"
@@ -291,21 +349,43 @@ func (m *acmeImport) credential(ctx context.Context, hook, name string) {
 		m.left("credential %s: account.conf saves nothing of it: %s", name, byHand)
 		return
 	}
-	if !m.dry {
-		at := m.hub.opt.Now()
-		err := m.hub.newVault(newIssuers(&m.hub.cfg, m.hub.opt.Now, nil)).Put(ctx, hub.Credential{Name: name, Provider: hook, CreatedBy: localActor.Name, CreatedAt: at, UpdatedAt: at}, values, true,
-			hub.AuditEvent{At: at, Actor: localActor.Name, Action: "import-credential", Object: name, Outcome: hub.OutcomeOK})
-		if errors.Is(err, hub.ErrConflict) {
-			m.left("credential %s: there is one of this name already", name)
-			return
-		}
-		if fault := new(hub.Error); errors.As(err, &fault) && len(fault.Faults) > 0 {
-			err = errors.New(fault.Faults[0].Location + " " + fault.Faults[0].Message)
-		}
-		if err != nil {
-			m.left("credential %s: %v: %s", name, err, byHand)
-			return
-		}
+	err = m.keep(ctx, hook, name, values)
+	if errors.Is(err, hub.ErrConflict) {
+		m.left("credential %s: there is one of this name already", name)
+		return
+	}
+	if fault := new(hub.Error); errors.As(err, &fault) && len(fault.Faults) > 0 {
+		err = errors.New(fault.Faults[0].Location + " " + fault.Faults[0].Message)
+	}
+	if err != nil {
+		m.left("credential %s: %v: %s", name, err, byHand)
+		return
 	}
 	m.report.Credentials = append(m.report.Credentials, name)
+}
+
+// keep puts a credential into the vault. A dry run answers what the real one would.
+func (m *acmeImport) keep(ctx context.Context, hook, name string, values map[string]string) error {
+	cfg := m.hub.vaultConfig(newIssuers(&m.hub.cfg, m.hub.opt.Now, nil))
+	if m.dry {
+		cfg.Store = dryCredentials{cfg.Store}
+	}
+	at := m.hub.opt.Now()
+	return vault.New(cfg).Put(ctx, hub.Credential{Name: name, Provider: hook, CreatedBy: localActor.Name, CreatedAt: at, UpdatedAt: at}, values, true,
+		hub.AuditEvent{At: at, Actor: localActor.Name, Action: "import-credential", Object: name, Outcome: hub.OutcomeOK})
+}
+
+// dryCredentials is a store of credentials that only says whether there is one of the name.
+type dryCredentials struct{ vault.Store }
+
+// PutCredential implements vault.Store.
+func (s dryCredentials) PutCredential(ctx context.Context, c hub.Credential, _ bool, _ hub.AuditEvent) error {
+	_, err := s.Credential(ctx, c.Name)
+	switch {
+	case err == nil:
+		return hub.ErrConflict
+	case errors.Is(err, hub.ErrNotFound):
+		return nil
+	}
+	return err
 }

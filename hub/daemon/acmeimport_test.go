@@ -142,7 +142,14 @@ func TestImportACME(t *testing.T) {
 		len(wish.Challenges) != 1 || wish.Challenges[0].Credential != "dns-two" || wish.Challenges[0].Names[0] != "*.example.com" {
 		t.Errorf("%+v %+v", wish, issued)
 	}
+	dryAgain, err := ImportACME(t.Context(), cfg, time.Now, home, true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	again, err := ImportACME(t.Context(), cfg, time.Now, home, false)
+	if !reflect.DeepEqual(dryAgain, again) {
+		t.Errorf("a second run: %+v\ndry: %+v", again, dryAgain)
+	}
 	if err != nil || len(again.Certificates)+len(again.Accounts)+len(again.Issuers) > 0 || len(again.Left) < 6 {
 		t.Errorf("a second run: %+v %v", again, err)
 	}
@@ -157,6 +164,45 @@ func TestImportACME(t *testing.T) {
 	defer func() { _ = db.Close() }()
 	if c, err := db.Credential(t.Context(), "dns-a"); err != nil || bytes.Contains(c.Sealed, []byte(canary)) {
 		t.Errorf("%v %v", c.Name, err)
+	}
+}
+
+// TestImportTellsCommands: what acme.sh ran for a certificate is run by nobody from now on, and somebody must know.
+func TestImportTellsCommands(t *testing.T) {
+	t.Parallel()
+	cfg, _ := initialised(t)
+	cfg.ACMEDirectories = []string{"https://ca.example:14000/dir"}
+	home := t.TempDir()
+	overwrite(t, filepath.Join(home, "account.conf"), "")
+	chain, key := issuedPEM(t, t.TempDir(), "www.example.com")
+	folder := filepath.Join(home, "www.example.com_ecc")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	conf := "Le_Domain='www.example.com'\nLe_Alt='no'\nLe_Webroot='stateless'\nLe_API='https://ca.example:14000/dir'\n"
+	for _, name := range []string{"Le_ReloadCmd", "Le_PreHook", "Le_PostHook", "Le_RenewHook", "Le_DeployHook"} {
+		conf += name + "='run canary-of-a-command'\n"
+	}
+	overwrite(t, filepath.Join(folder, "www.example.com.conf"), conf)
+	overwrite(t, filepath.Join(folder, "fullchain.cer"), chain)
+	overwrite(t, filepath.Join(folder, "www.example.com.key"), key)
+	for _, dry := range []bool{true, false} {
+		got, err := ImportACME(t.Context(), cfg, time.Now, home, dry)
+		if err != nil || len(got.Certificates) != 1 || len(got.Left) != 5 {
+			t.Fatalf("%+v %v", got, err)
+		}
+		left := strings.Join(got.Left, "\n")
+		for _, part := range []string{
+			"the reload command of certificate www.example.com_ecc (Le_ReloadCmd in www.example.com.conf): name the files, the software and its reload in the policy of the agent",
+			"the deploy hook of", "(--pre-hook) of", "(--post-hook) of", "(--renew-hook) of",
+		} {
+			if !strings.Contains(left, part) {
+				t.Errorf("%q is not in\n%s", part, left)
+			}
+		}
+		if strings.Contains(left, "canary") {
+			t.Error(left)
+		}
 	}
 }
 

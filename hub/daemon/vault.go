@@ -16,7 +16,9 @@ import (
 )
 
 // newVault makes the vault of the hub's credentials.
-func (h *Hub) newVault(drivers *issuers) *vault.Vault {
+func (h *Hub) newVault(drivers *issuers) *vault.Vault { return vault.New(h.vaultConfig(drivers)) }
+
+func (h *Hub) vaultConfig(drivers *issuers) vault.Config {
 	cfg := vault.Config{
 		Store: h.db, Files: credentialFiles{&h.cfg}, Now: h.opt.Now,
 		Seal: h.store.SealSecret, Open: h.store.OpenSecret,
@@ -34,7 +36,7 @@ func (h *Hub) newVault(drivers *issuers) *vault.Vault {
 	if h.cfg.ACMEScript != "" {
 		cfg.Test = drivers.testDNS
 	}
-	return vault.New(cfg)
+	return cfg
 }
 
 // testDNS tries a DNS hook: any driver of acme.sh can.
