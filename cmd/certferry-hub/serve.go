@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,6 +23,9 @@ func initCommand() *cli.Command {
 			cfg, err := loadConfig(c)
 			if err != nil {
 				return err
+			}
+			if _, err := os.Stat(c.String("config")); errors.Is(err, fs.ErrNotExist) {
+				_, _ = fmt.Fprintf(c.App.ErrWriter, "certferry-hub: no configuration was found at %s: the hub is made in %s (data_dir)\n", c.String("config"), cfg.DataDir)
 			}
 			made, err := daemon.Init(c.Context, cfg, time.Now)
 			if err != nil {
