@@ -25,7 +25,7 @@ func issuerCommand() *cli.Command {
 					&cli.StringFlag{Name: "email", Usage: "contact `ADDRESS` of the ACME account"},
 					&cli.StringFlag{Name: "profile", Usage: "ACME `PROFILE` to ask for"},
 					&cli.StringFlag{Name: "preferred-chain", Usage: "`NAME` of the root to prefer"},
-					&cli.DurationFlag{Name: "lifetime", Usage: "lifetime of a private CA's certificates (default 2160h)"},
+					&cli.DurationFlag{Name: "lifetime", DefaultText: "2160h", Usage: "lifetime of a private CA's certificates"},
 				},
 				Action: addIssuer,
 			}, 1),

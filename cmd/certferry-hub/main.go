@@ -63,16 +63,13 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func exitCode(err error) int {
 	switch {
-	case errors.As(err, new(usageError)), lacksFlag(err), errors.Is(err, hub.ErrInvalid):
+	case errors.As(err, new(usageError)), errors.Is(err, hub.ErrInvalid):
 		return exitUsage
 	case errors.Is(err, hub.ErrForbidden), errors.Is(err, hub.ErrUnauthenticated):
 		return exitNotAllowed
 	}
 	return exitFailed
 }
-
-// lacksFlag says whether a required flag is missing: urfave/cli has no type for that which others can name.
-func lacksFlag(err error) bool { return strings.HasPrefix(err.Error(), "Required flag") }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
@@ -121,16 +118,20 @@ func group(c *cli.Context) error {
 	return cli.ShowSubcommandHelp(c)
 }
 
-// leaf makes a command refuse any other number of arguments.
-func leaf(command *cli.Command, args int) *cli.Command {
+// leaf makes a command refuse any other number of arguments. No flag of a command is Required for the library: its check
+// would come first, and does not know of flags that stand where they are not read.
+func leaf(command *cli.Command, args int) *cli.Command { return between(command, args, args) }
+
+// between makes a command refuse fewer arguments than least, more than most, and flags that stand where they are not read.
+func between(command *cli.Command, least, most int) *cli.Command {
 	action := command.Action
 	command.OnUsageError = onUsageError
 	command.Action = func(c *cli.Context) error {
 		if slices.ContainsFunc(c.Args().Slice(), func(arg string) bool { return strings.HasPrefix(arg, "-") }) {
-			return usagef("read arguments: flags stand before arguments; see %s --help", c.Command.HelpName)
+			return usagef("read arguments: flags stand before arguments: %s [FLAGS] %s", c.Command.HelpName, c.Command.ArgsUsage)
 		}
-		if c.NArg() != args {
-			return usagef("read arguments: %s takes %d, not %d; see %s --help", c.Command.FullName(), args, c.NArg(), c.Command.HelpName)
+		if n := c.NArg(); n < least || n > most {
+			return usagef("read arguments: %s takes %d, not %d; see %s --help", c.Command.FullName(), most, n, c.Command.HelpName)
 		}
 		return action(c)
 	}

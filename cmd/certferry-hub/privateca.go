@@ -21,11 +21,13 @@ func privateCACommand() *cli.Command {
 				Flags:  []cli.Flag{&cli.StringSliceFlag{Name: "permit", Usage: "`DOMAIN` that it can sign for, with what is below it; repeat it for more (default: all)"}},
 				Action: initPrivateCA,
 			}, 1),
-			{Name: "export-root", Usage: "print the root certificate in PEM, for the trust stores of clients", ArgsUsage: "[NAME]", Action: exportPrivateRoot},
-			{
+			between(&cli.Command{
+				Name: "export-root", Usage: "print the root certificate in PEM, for the trust stores of clients", ArgsUsage: "[NAME]", Action: exportPrivateRoot,
+			}, 0, 1),
+			between(&cli.Command{
 				Name: "renew-intermediate", Usage: "give the intermediate new dates, while the hub is stopped; the root's key must be in its place for the moment", ArgsUsage: "[NAME]",
 				Action: renewIntermediate,
-			},
+			}, 0, 1),
 		},
 	})
 }

@@ -28,7 +28,7 @@ func storeCommand() *cli.Command {
 				Description: "A running hub does this once a day by store_keep. The branch of a server whose history is older than the\n" +
 					"time to keep starts anew; the history before goes once all of it is that old. The history of main stays.",
 				Flags: []cli.Flag{
-					&cli.DurationFlag{Name: "keep", Usage: "`TIME` to keep at least, such as 720h; store_keep by default"},
+					&cli.DurationFlag{Name: "keep", DefaultText: "store_keep", Usage: "`TIME` to keep at least, such as 720h"},
 					&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
 				},
 				Action: pruneStore,
