@@ -10,7 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -52,7 +52,7 @@ type usageError struct{ error }
 func exitCode(err error) int {
 	status := client.StatusOf(err)
 	switch {
-	case errors.As(err, new(usageError)), lacksFlag(err):
+	case errors.As(err, new(usageError)):
 		return exitUsage
 	case errors.Is(err, errNothingToDo):
 		return exitNothingToDo
@@ -65,11 +65,8 @@ func exitCode(err error) int {
 	}
 }
 
-// lacksFlag says whether a required flag is missing: urfave/cli has no type for that which others can name.
-func lacksFlag(err error) bool { return strings.HasPrefix(err.Error(), "Required flag") }
-
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:    "certferry",
 		Usage:   "steers certificates and servers through the hub",
 		Version: version, HideVersion: true,
@@ -101,6 +98,42 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 				return err
 			}},
 		},
+	}
+	strict(app.Commands)
+	return app
+}
+
+// strict makes each command say that a flag stands behind a name, where it is not read, and which one is missing. The
+// library's own check of required flags comes before and does not know of the first.
+func strict(commands []*cli.Command) {
+	for _, command := range commands {
+		strict(command.Subcommands)
+		if len(command.Subcommands) > 0 {
+			continue
+		}
+		var required []string
+		for _, f := range command.Flags {
+			if text, ok := f.(*cli.StringFlag); ok && text.Required {
+				text.Required = false
+				required = append(required, text.Name)
+			}
+		}
+		command.Action = checked(command.Action, required)
+	}
+}
+
+// checked is an action behind the check of its flags.
+func checked(action cli.ActionFunc, required []string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if slices.ContainsFunc(c.Args().Slice(), func(arg string) bool { return len(arg) > 1 && arg[0] == '-' }) {
+			return usageError{fmt.Errorf("read arguments: flags stand before arguments: %s [FLAGS] %s", c.Command.HelpName, c.Command.ArgsUsage)}
+		}
+		for _, name := range required {
+			if !c.IsSet(name) {
+				return usageError{fmt.Errorf("read flags: give --%s; see %s --help", name, c.Command.HelpName)}
+			}
+		}
+		return action(c)
 	}
 }
 
