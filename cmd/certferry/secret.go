@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -20,8 +21,12 @@ import (
 )
 
 func credentialCommand() *cli.Command {
-	provider := &cli.StringFlag{Name: "provider", Required: true, Usage: "DNS `HOOK` such as dns_cf, or eab for the account at a CA"}
-	values := &cli.StringFlag{Name: "values", Usage: "`FILE` of lines NAME=value, - for standard input (default: they are asked for)"}
+	flags := func() []cli.Flag {
+		return []cli.Flag{
+			&cli.StringFlag{Name: "provider", Required: true, Usage: "DNS `HOOK` such as dns_cf, or eab for the account at a CA"},
+			&cli.StringFlag{Name: "values", Usage: "`FILE` of lines NAME=value, - for standard input (default: they are asked for)"},
+		}
+	}
 	return &cli.Command{
 		Name: "credential", Usage: "secrets for DNS providers and CAs: list, add, change, test, remove",
 		Action: unknownCommand,
@@ -31,8 +36,8 @@ func credentialCommand() *cli.Command {
 				Flags: []cli.Flag{&cli.StringFlag{Name: "query", Aliases: []string{"q"}, Usage: "only those that hold `TEXT`"}}, Action: listProviders,
 			},
 			{Name: "ls", Usage: "list credentials, without values", Action: listCredentials},
-			{Name: "add", Usage: "keep a credential", ArgsUsage: "NAME", Flags: []cli.Flag{provider, values}, Action: func(c *cli.Context) error { return putCredential(c, true) }},
-			{Name: "set", Usage: "replace the values of a credential", ArgsUsage: "NAME", Flags: []cli.Flag{provider, values}, Action: func(c *cli.Context) error { return putCredential(c, false) }},
+			{Name: "add", Usage: "keep a credential", ArgsUsage: "NAME", Flags: flags(), Action: func(c *cli.Context) error { return putCredential(c, true) }},
+			{Name: "set", Usage: "replace the values of a credential", ArgsUsage: "NAME", Flags: flags(), Action: func(c *cli.Context) error { return putCredential(c, false) }},
 			{
 				Name: "test", Usage: "add a random TXT record, look for it and remove it", ArgsUsage: "NAME",
 				Flags: []cli.Flag{&cli.StringFlag{Name: "domain", Required: true, Usage: "`DOMAIN` that the credential may change"}}, Action: testCredential,
@@ -159,7 +164,8 @@ func readValues(r io.Reader) (map[string]string, error) {
 	return values, nil
 }
 
-// askValues asks for the variables of a provider; an empty answer leaves one out.
+// askValues asks for the variables of a provider; an empty answer leaves one out. Those that it takes instead of others
+// are asked for where the others are not complete.
 func askValues(c *cli.Context, hub *client.Client, provider string) (map[string]string, error) {
 	page, err := hub.DNSProviders(c.Context, client.Page{Query: provider, Limit: 200})
 	if err != nil {
@@ -174,7 +180,31 @@ func askValues(c *cli.Context, hub *client.Client, provider string) (map[string]
 		return nil, usageError{errors.New("ask for values: this provider does not say what it takes: give --values")}
 	}
 	a, values := newAsker(c), map[string]string{}
-	for _, o := range slices.Concat(p.Options, p.Alternative) {
+	a.say(introduction(p))
+	if err := askOptions(a, p.Options, values); err != nil {
+		return nil, err
+	}
+	if !complete(p.Options, values) {
+		if err := askOptions(a, p.Alternative, values); err != nil {
+			return nil, err
+		}
+	}
+	maps.DeleteFunc(values, func(_, value string) bool { return value == "" })
+	return values, nil
+}
+
+// introduction says which variables belong together, before they are asked for.
+func introduction(p apiv1.DNSProvider) string {
+	text := p.Hook + " takes " + namesOf(p.Options)
+	if len(p.Alternative) > 0 {
+		text += ", or instead " + namesOf(p.Alternative)
+	}
+	return text + ".\nPress Enter to leave a variable out; those in brackets need not be given."
+}
+
+// askOptions asks for what has no answer yet.
+func askOptions(a *asker, options []apiv1.ProviderOption, values map[string]string) error {
+	for _, o := range options {
 		if _, asked := values[o.Name]; asked {
 			continue
 		}
@@ -182,18 +212,20 @@ func askValues(c *cli.Context, hub *client.Client, provider string) (map[string]
 		if o.Description != "" {
 			prompt += " (" + o.Description + ")"
 		}
-		value, err := a.ask(prompt, o.Secret)
+		value, err := a.ask(o.Name, prompt, o.Secret)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		values[o.Name] = value
 	}
-	for name, value := range values {
-		if value == "" {
-			delete(values, name)
-		}
-	}
-	return values, nil
+	return nil
+}
+
+// complete says whether something is given, and nothing missing.
+func complete(options []apiv1.ProviderOption, values map[string]string) bool {
+	given := func(o apiv1.ProviderOption) bool { return values[o.Name] != "" }
+	missing := func(o apiv1.ProviderOption) bool { return !o.Optional && !given(o) }
+	return slices.ContainsFunc(options, given) && !slices.ContainsFunc(options, missing)
 }
 
 func printCredential(w io.Writer, x apiv1.Credential) {
@@ -239,7 +271,8 @@ func testCredential(c *cli.Context) error {
 	if !result.OK {
 		return fmt.Errorf("test credential %s: %s; %s", name, result.Error, result.NextStep)
 	}
-	return nil
+	_, err = fmt.Fprintf(c.App.Writer, "the test succeeded: credential %s can change %s, and the record is gone again\n", name, result.Domain)
+	return err
 }
 
 func removeCredential(c *cli.Context) error {

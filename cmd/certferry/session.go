@@ -158,23 +158,39 @@ func newAsker(c *cli.Context) *asker {
 	return &asker{in: c.App.Reader, lines: bufio.NewReader(io.LimitReader(c.App.Reader, 64<<10)), out: c.App.ErrWriter}
 }
 
-func (a *asker) ask(prompt string, secret bool) (string, error) {
+// terminal is the terminal that answers come from, where they do.
+func (a *asker) terminal() (fd int, ok bool) {
 	file, ok := a.in.(*os.File)
-	terminal := ok && term.IsTerminal(int(file.Fd()))
+	if !ok {
+		return 0, false
+	}
+	return int(file.Fd()), term.IsTerminal(int(file.Fd()))
+}
+
+// say tells a person at a terminal something; programs that answer are not disturbed.
+func (a *asker) say(text string) {
+	if _, ok := a.terminal(); ok {
+		_, _ = fmt.Fprintln(screen{a.out}, text)
+	}
+}
+
+// ask asks for what by the prompt. A secret is not shown.
+func (a *asker) ask(what, prompt string, secret bool) (string, error) {
+	fd, terminal := a.terminal()
 	if terminal {
-		_, _ = fmt.Fprint(a.out, prompt+": ")
+		_, _ = fmt.Fprint(screen{a.out}, prompt+": ")
 	}
 	if terminal && secret {
-		data, err := term.ReadPassword(int(file.Fd()))
+		data, err := term.ReadPassword(fd)
 		_, _ = fmt.Fprintln(a.out)
 		if err != nil {
-			return "", fmt.Errorf("read %s: %w", strings.ToLower(prompt), err)
+			return "", fmt.Errorf("read %s: %w", what, err)
 		}
 		return string(data), nil
 	}
 	line, err := a.lines.ReadString('\n')
 	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
-		return "", usageError{fmt.Errorf("read %s: give it on standard input", strings.ToLower(prompt))}
+		return "", usageError{fmt.Errorf("read %s: give it on standard input", what)}
 	}
 	return strings.TrimRight(line, "\r\n"), nil
 }
@@ -186,11 +202,11 @@ func setupCommand() *cli.Command {
 		Flags:       []cli.Flag{&cli.StringFlag{Name: "name", Required: true, Usage: "`NAME` of the administrator"}},
 		Action: func(c *cli.Context) error {
 			a := newAsker(c)
-			code, err := a.ask("Setup code", true)
+			code, err := a.ask("setup code", "Setup code", true)
 			if err != nil {
 				return err
 			}
-			password, err := a.ask("Password", true)
+			password, err := a.ask("password", "Password", true)
 			if err != nil {
 				return err
 			}
@@ -217,7 +233,7 @@ func loginCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			password, err := newAsker(c).ask("Password", true)
+			password, err := newAsker(c).ask("password", "Password", true)
 			if err != nil {
 				return err
 			}
