@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -17,7 +16,7 @@ import (
 
 func certificateCommand() *cli.Command {
 	return &cli.Command{
-		Name: "certificate", Aliases: []string{"cert"}, Usage: "certificates: list, show, create, renew, roll back, resume",
+		Name: "certificate", Aliases: []string{"cert"}, Usage: "certificates: list, show, create, check, renew, revoke, roll back, pause, resume",
 		Action: unknownCommand,
 		Subcommands: []*cli.Command{
 			{
@@ -48,13 +47,6 @@ func certificateCommand() *cli.Command {
 			},
 			{Name: "resume", Usage: "end the pause of renewals", ArgsUsage: "NAME", Action: resumeCertificate},
 		},
-	}
-}
-
-func waitFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.BoolFlag{Name: "wait", Usage: "wait until it is issued and every server reported"},
-		&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "give up waiting after this time"},
 	}
 }
 
@@ -149,64 +141,17 @@ func printCertificate(w io.Writer, x apiv1.Certificate, history []apiv1.Commit) 
 		row("renew at", x.RenewAt.Format(time.RFC3339))
 	}
 	if x.Job != nil && x.Job.State != apiv1.JobDone {
-		row("job", strings.TrimSpace(fmt.Sprintf("%s, attempt %d %s", x.Job.State, x.Job.Attempts, x.Job.Error)))
-		if x.Job.NextStep != "" {
-			row("next step", x.Job.NextStep)
+		row("job", strings.TrimSpace(fmt.Sprintf("%s, attempt %d %s", x.Job.State, x.Job.Attempts, errorOf(*x.Job))))
+		if step := nextStep(*x.Job); step != "" {
+			row("next step", step)
+		}
+		if x.Job.RetryAt != nil {
+			row("again at", x.Job.RetryAt.Format(time.RFC3339))
 		}
 		row("log", "certferry job log "+x.Job.ID)
 	}
 	printDeployments(w, x.Placed)
 	printHistory(w, history)
-}
-
-// waitForCertificate waits until another leaf than old is issued and every placement reported on it.
-func waitForCertificate(c *cli.Context, hub *client.Client, name, old string) (apiv1.Certificate, error) {
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
-	defer cancel()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	gaveUp := func() error {
-		return fmt.Errorf("wait for certificate %s: %w; it goes on without you: certferry cert show %s", name, ctx.Err(), name)
-	}
-	for {
-		x, err := hub.Certificate(ctx, name)
-		if ctx.Err() != nil {
-			return x, gaveUp()
-		}
-		if err != nil {
-			return x, fmt.Errorf("wait for certificate %s: %w", name, err)
-		}
-		if x.Job != nil && x.Job.State == apiv1.JobFailed {
-			return x, fmt.Errorf("issue certificate %s: %s", name, x.Job.Error)
-		}
-		done, failed := settled(x, old)
-		if failed != nil {
-			return x, fmt.Errorf("deploy certificate %s on %s: %s at %s: %s", name, failed.Server, failed.State, failed.Phase, failed.Detail)
-		}
-		if done {
-			return x, nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return x, gaveUp()
-		}
-	}
-}
-
-func settled(x apiv1.Certificate, old string) (done bool, failed *apiv1.Deployment) {
-	if x.Issued == nil || x.Issued.LeafSHA256 == old {
-		return false, nil
-	}
-	for _, d := range x.Placed {
-		switch {
-		case d.WantLeafSHA256 != x.Issued.LeafSHA256 || d.State == apiv1.DeploymentPending:
-			return false, nil
-		case d.State != apiv1.DeploymentDeployed:
-			return false, &d
-		}
-	}
-	return true, nil
 }
 
 func rollbackCertificate(c *cli.Context) error {

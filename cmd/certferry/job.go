@@ -5,10 +5,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub/apiv1"
 	"github.com/certferry/certferry/hub/client"
 )
@@ -88,11 +90,31 @@ func printJob(w io.Writer, j apiv1.Job) {
 		row("again at", j.RetryAt.Format(time.RFC3339))
 	}
 	if j.Error != "" {
-		row("error", j.ErrorClass+": "+j.Error)
+		row("error", errorOf(j))
 	}
-	if j.NextStep != "" {
-		row("next step", j.NextStep)
+	if step := nextStep(j); step != "" {
+		row("next step", step)
 	}
+}
+
+// errorOf is what went wrong, with its class in front: most errors begin with theirs.
+func errorOf(j apiv1.Job) string {
+	if j.ErrorClass == "" || strings.HasPrefix(j.Error, j.ErrorClass) {
+		return j.Error
+	}
+	return j.ErrorClass + ": " + j.Error
+}
+
+// nextStep is what helps. What the hub says is about orders that are tried again, which a dry run is not; and people
+// change a certificate in its file.
+func nextStep(j apiv1.Job) string {
+	switch {
+	case j.NextStep != "" && j.Kind == apiv1.JobDryRun:
+		return "This was a dry run, and the certificate is as it was: certferry cert preflight " + j.Certificate + " tells more; mend it, then try the dry run again."
+	case j.ErrorClass == "permanent" && j.NextStep != "":
+		return j.NextStep + " The certificate is the file " + manifest.CertificatePath(j.Certificate) + " of the hub's repository: change it there and push."
+	}
+	return j.NextStep
 }
 
 func jobLog(c *cli.Context) error {
@@ -149,7 +171,7 @@ func followJob(c *cli.Context, hub *client.Client, job apiv1.Job) (err error) {
 		case job.State == apiv1.JobDone:
 			return nil
 		case !job.State.Active():
-			return fmt.Errorf("job %s %s: %s; %s", job.ID, job.State, job.Error, job.NextStep)
+			return fmt.Errorf("job %s %s: %s; %s", job.ID, job.State, errorOf(job), nextStep(job))
 		}
 		select {
 		case <-tick.C:

@@ -20,7 +20,7 @@ func renewAllCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "issuer", Usage: "those that this `ISSUER` issued"},
 			&cli.StringFlag{Name: "authority", Usage: "those whose chain holds a certificate of this common `NAME`, such as R10"},
-			&cli.DurationFlag{Name: "spread", Usage: "begin them over this time, such as 6h (default: all at once, as fast as the CA's limits allow)"},
+			&cli.DurationFlag{Name: "spread", DefaultText: "all at once, as fast as the CA's limits allow", Usage: "begin them over this `TIME`, such as 6h"},
 			&cli.BoolFlag{Name: "new-key", Usage: "make new private keys whatever the certificates say"},
 			&cli.StringFlag{Name: "reason", Usage: "why, for the history"},
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
@@ -56,7 +56,7 @@ func renewAll(c *cli.Context) error {
 			row("paused", name+" (certferry cert resume "+name+" ends it)")
 		}
 		if !c.Bool("yes") {
-			row("", fmt.Sprintf("%d certificates: give --yes to renew them", len(reply.Certificates)))
+			row("", count(len(reply.Certificates), "certificate")+" would be renewed: give --yes")
 		}
 	})
 }
