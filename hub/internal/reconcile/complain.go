@@ -36,15 +36,17 @@ func (r *Reconciler) complain(ctx context.Context, o *order, class issuer.Class,
 	if from == 0 || o.job.Attempts < from {
 		return
 	}
+	r.complainOf(ctx, o.job.Certificate, level,
+		fmt.Sprintf("attempt %d to issue %s failed: %v. %s", o.job.Attempts, o.job.Certificate, cause, issuer.NextStep(class)))
+}
+
+func (r *Reconciler) complainOf(ctx context.Context, certificate string, level hub.AlertLevel, message string) {
 	r.mu.Lock()
-	r.failing[o.job.Certificate] = true
+	r.failing[certificate] = true
 	r.mu.Unlock()
-	err := r.cfg.Alerts.Raise(ctx, hub.Alert{
-		Kind: hub.AlertIssueFailed, Object: o.job.Certificate, Level: level,
-		Message: fmt.Sprintf("attempt %d to issue %s failed: %v. %s", o.job.Attempts, o.job.Certificate, cause, issuer.NextStep(class)),
-	})
+	err := r.cfg.Alerts.Raise(ctx, hub.Alert{Kind: hub.AlertIssueFailed, Object: certificate, Level: level, Message: message})
 	if err != nil {
-		r.cfg.Logger.ErrorContext(ctx, "alert not raised", "certificate", o.job.Certificate, "error", err)
+		r.cfg.Logger.ErrorContext(ctx, "alert not raised", "certificate", certificate, "error", err)
 	}
 }
 

@@ -100,6 +100,40 @@ func TestRenewalTakesANewKeyUnlessToldToKeepIt(t *testing.T) {
 	}
 }
 
+// TestACertificateThatIsOldWhenItIsIssued: a CA that hands out what is left of an older certificate's time is not
+// asked again and again, and a person hears of it.
+func TestACertificateThatIsOldWhenItIsIssued(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ca.Spoil = func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = w.clock.Now().Add(-85*day), w.clock.Now().Add(5*day)
+	}
+	w.want("old.example", nil)
+	w.once()
+	for range 6 {
+		w.clock.Advance(time.Hour)
+		w.once()
+	}
+	if n := len(w.ca.Orders()); n != 1 {
+		t.Errorf("%d orders in six hours", n)
+	}
+	if all := w.alerts(); len(all) != 1 || all[0].Kind != hub.AlertIssueFailed || !strings.Contains(all[0].Message, "as soon as it was issued") {
+		t.Errorf("alerts %+v", all)
+	}
+	w.clock.Advance(18 * time.Hour)
+	w.once()
+	if n := len(w.ca.Orders()); n != 2 {
+		t.Errorf("%d orders in a day", n)
+	}
+	// What is wished anew does not wait.
+	w.want("old.example", func(c *manifest.Certificate) { c.Names = []string{"old.example", "more.example"} })
+	w.clock.Advance(2 * time.Minute)
+	w.once()
+	if n := len(w.ca.Orders()); n != 3 {
+		t.Errorf("%d orders after a change", n)
+	}
+}
+
 func TestRequestSaysWhatMainSays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -132,7 +132,9 @@ func (r *Reconciler) failed(ctx context.Context, o *order, cause error) error {
 		wait = hurry(wait, e, o.timeLeft())
 		retryAt := r.cfg.Now().Add(wait)
 		log.WarnContext(ctx, "order failed", "class", e.Class, "retry_at", retryAt.UTC().Format(time.RFC3339))
-		return r.cfg.Data.WaitJob(ctx, o.job.ID, retryAt, string(e.Class), cause.Error())
+		err := r.cfg.Data.WaitJob(ctx, o.job.ID, retryAt, string(e.Class), cause.Error())
+		failpoint.Hit("hub.issue.waiting")
+		return err
 	}
 	log.ErrorContext(ctx, "order failed, and waiting helps little: somebody must change it or renew by hand", "class", e.Class)
 	if e.Class != issuer.Account { // there it is the issuer that is stopped

@@ -14,6 +14,7 @@ import (
 	"github.com/certferry/certferry/gitstore/manifest"
 	"github.com/certferry/certferry/hub"
 	"github.com/certferry/certferry/hub/apiv1"
+	"github.com/certferry/certferry/internal/failpoint"
 )
 
 const (
@@ -72,7 +73,11 @@ func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, w
 	case latest.ID == "":
 	case latest.State.Active():
 		return nil
-	case r.cfg.Now().Before(latest.UpdatedAt.Add(minGap)) && latest.State == apiv1.JobDone:
+	case latest.State == apiv1.JobDone && r.cfg.Now().Before(latest.UpdatedAt.Add(minGap)):
+		return nil
+	case latest.State == apiv1.JobDone && reason == reasonAge && r.cfg.Now().Before(latest.UpdatedAt.Add(restOf(snapshot.Issued[want.Name]))):
+		// Some CA hands out what is left of an older certificate's time: another order would get no more.
+		r.complainOf(ctx, want.Name, hub.AlertWarning, "the certificate "+want.Name+" was due for renewal as soon as it was issued: look at the lifetime that the CA gives, or order from another one")
 		return nil
 	case latest.State == apiv1.JobFailed, latest.State == apiv1.JobCancelled:
 		if latest.State == apiv1.JobFailed && r.failedPauseOver(snapshot.Issued[want.Name], latest.UpdatedAt) {
@@ -84,7 +89,16 @@ func (r *Reconciler) enqueue(ctx context.Context, snapshot *gitstore.Snapshot, w
 		}
 	}
 	_, _, err := r.cfg.Data.EnqueueJob(ctx, hub.Job{Certificate: want.Name, Issuer: want.Issuer, Actor: hubActor, Reason: reason})
+	failpoint.Hit("hub.issue.queued")
 	return err
+}
+
+// restOf is how long a certificate that was just issued is left alone, whatever its dates say.
+func restOf(have *manifest.IssuedCertificate) time.Duration {
+	if have == nil {
+		return 0
+	}
+	return min(have.NotAfter.Sub(have.NotBefore)/8, day)
 }
 
 // failedPauseOver says whether what serves is tried again although the order that ended at a time failed for good: the
