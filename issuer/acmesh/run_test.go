@@ -352,31 +352,44 @@ func TestItsOwnUserMustReachItsFiles(t *testing.T) {
 // TestAnOrderThatTheCAFulfilsIsNotKilled cancels while the CA makes the certificate.
 func TestAnOrderThatTheCAFulfilsIsNotKilled(t *testing.T) {
 	t.Parallel()
-	finalizing, goOn := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	// The CA has the request, and the issuer has read that acme.sh sends it: the two do not come in an order.
+	asked, told, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	ask, tell, release := sync.OnceFunc(func() { close(asked) }), sync.OnceFunc(func() { close(told) }), sync.OnceFunc(func() { close(goOn) })
 	w := newWorld(t, issuertest.PebbleConfig{Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "finalize") {
 				body, _ := io.ReadAll(r.Body)
-				once.Do(func() { close(finalizing) })
+				ask()
 				<-goOn
 				r.Body = io.NopCloser(strings.NewReader(string(body)))
 			}
 			next.ServeHTTP(out, r)
 		})
 	}})
+	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "late.test")
 	req.Challenge = w.dns("x")
+	req.Progress = func(e issuer.Event) {
+		if e.Phase == issuer.PhaseFinalize {
+			tell()
+		}
+	}
 	done := make(chan error, 1)
 	go func() {
 		_, err := w.issuer.Issue(ctx, req)
 		done <- err
 	}()
-	<-finalizing
+	for _, reached := range []<-chan struct{}{asked, told} {
+		select {
+		case <-reached:
+		case err := <-done:
+			t.Fatalf("the order ended before the CA made the certificate: %v", err)
+		}
+	}
 	cancel()
-	close(goOn)
+	release()
 	if err := <-done; err != nil {
 		t.Errorf("the certificate was lost: %v", err)
 	}
