@@ -36,7 +36,7 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "alias", Usage: "`DOMAIN` whose _acme-challenge label takes the TXT record, for dns-01"},
 			&cli.StringFlag{Name: "domain-alias", Usage: "`NAME` that takes the TXT record as it stands, for dns-01"},
 			&cli.StringSliceFlag{Name: "challenge-for", Usage: "`CHALLENGE` of some of the names, \"NAME[,NAME] TYPE [KEY=VALUE]\", such as \"*.a.test dns-01 hook=dns_cf credential=cf\""},
-			&cli.IntFlag{Name: "days-before-expiry", DefaultText: "15", Usage: "`DAYS` before its end at which a renewal begins at the latest; not used where that is more than half of the lifetime"},
+			&cli.IntFlag{Name: "days-before-expiry", DefaultText: "15", Usage: "`DAYS` before its end at which a renewal begins at the latest; not used where that is half of the lifetime or more"},
 			&cli.BoolFlag{Name: "keep-key", Usage: "keep the private key at renewals"},
 			&cli.StringFlag{Name: "review", Usage: "who must agree to each issue: none, required or two-person"},
 			&cli.StringSliceFlag{Name: "wave", Usage: "`SIZE` of a wave of a rollout, such as 1 or 10%; repeat it for more"},
