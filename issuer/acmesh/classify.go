@@ -46,7 +46,8 @@ type document struct {
 const longWait = 600 * time.Second
 
 var (
-	// logged are the lines of the log that count: "[date] name='value'" with the value on further lines too.
+	// logEntry begins an entry of the log: "name='value'" with the value on further lines too, or a text behind a date.
+	logEntry   = regexp.MustCompile(`(?m)^(?:\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]?\d [0-9:]{8} [A-Z]+ \d{4}\] |[A-Za-z_][A-Za-z0-9_]*=')`)
 	logStart   = regexp.MustCompile(`(?m)^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]?\d [0-9:]{8} [A-Z]+ \d{4}\] `)
 	curlError  = regexp.MustCompile(`libcurl-errors\.html for error code: (\d+)`)
 	retryUntil = regexp.MustCompile(`retry after (\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}) UTC`)
@@ -129,17 +130,20 @@ type logState struct {
 // readLog follows the answers of the CA in the log: a later success clears an earlier problem.
 func readLog(log string, now time.Time) *logState {
 	s := &logState{}
-	starts := logStart.FindAllStringIndex(log, -1)
+	starts := logEntry.FindAllStringIndex(log, -1)
 	for n, at := range starts {
 		end := len(log)
 		if n+1 < len(starts) {
 			end = starts[n+1][0]
 		}
-		name, value, ok := strings.Cut(log[at[1]:end], "='")
+		name, value, ok := strings.Cut(logStart.ReplaceAllString(log[at[0]:end], ""), "='")
 		if !ok {
 			continue
 		}
-		value = strings.TrimSuffix(strings.TrimRight(value, "\n"), "'")
+		// What follows the last quote at the end of a line is a text of its own.
+		if quote := strings.LastIndex(value+"\n", "'\n"); quote >= 0 {
+			value = value[:quote]
+		}
 		switch name {
 		case "responseHeaders":
 			s.retryAfter = waitOf(value, now)
@@ -154,6 +158,7 @@ func readLog(log string, now time.Time) *logState {
 
 // code begins an answer: acme.sh logs the status before the body.
 func (s *logState) code(text string) {
+	text, _, _ = strings.Cut(text, "'")
 	s.status, _ = strconv.Atoi(strings.TrimSpace(text)) // no number reads as none
 	s.problem, s.name, s.asked = nil, "", false
 	switch {

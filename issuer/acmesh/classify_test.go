@@ -70,9 +70,12 @@ func TestClassify(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := classify(tt.log, result{output: tt.output, code: tt.code}, start)
-			if got.Class != tt.class || got.ACMEType != tt.acmeType || got.Name != tt.host || got.RetryAfter != tt.wait {
-				t.Errorf("got %+v, want class %s type %q name %q wait %s", got, tt.class, tt.acmeType, tt.host, tt.wait)
+			for _, date := range []string{stamp, ""} { // acme.sh is told to leave dates out
+				log, output := strings.ReplaceAll(tt.log, stamp, date), strings.ReplaceAll(tt.output, stamp, date)
+				got := classify(log, result{output: output, code: tt.code}, start)
+				if got.Class != tt.class || got.ACMEType != tt.acmeType || got.Name != tt.host || got.RetryAfter != tt.wait {
+					t.Errorf("with %q: got %+v, want class %s type %q name %q wait %s", date, got, tt.class, tt.acmeType, tt.host, tt.wait)
+				}
 			}
 		})
 	}

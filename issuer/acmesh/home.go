@@ -179,7 +179,8 @@ func base64Part(value string, before int) string {
 func (h *home) environment() []string {
 	env := []string{
 		"PATH=" + filepath.Join(h.dir, "bin") + ":" + programDirs, "HOME=" + h.dir, "TMPDIR=" + filepath.Join(h.dir, "tmp"),
-		"LC_ALL=C", "TZ=UTC", "LOG_FILE=" + filepath.Join(h.dir, "job.log"), "LOG_LEVEL=2",
+		"LC_ALL=C", "TZ=UTC", "NO_TIMESTAMP=1", // it would start date(1) for each of some hundred lines of the log
+		"LOG_FILE=" + filepath.Join(h.dir, "job.log"), "LOG_LEVEL=2",
 		"LE_WORKING_DIR=" + h.dir, "LE_CONFIG_HOME=" + h.dir,
 		"CERTFERRY_RUN=" + h.dir, "CERTFERRY_LAST=" + h.lastRecord, "CERTFERRY_WAIT=" + strconv.Itoa(int((h.wait+wrapperSlack)/time.Second)),
 		"CERTFERRY_DO=" + h.do, "CERTFERRY_CA=" + h.ca, "CERTFERRY_CURL=" + h.curl,

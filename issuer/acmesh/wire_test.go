@@ -1,12 +1,17 @@
 package acmesh_test
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/certferry/certferry/issuer"
 	"github.com/certferry/certferry/issuer/issuertest"
@@ -67,5 +72,33 @@ func TestPreferredChain(t *testing.T) {
 		if strings.Contains(told.text(), line) != tt.warned || strings.Contains(w.log.String(), missed) != tt.warned {
 			t.Errorf("wish %q: told\n%slogged\n%s", tt.wish, told.text(), w.log)
 		}
+	}
+}
+
+// TestLogStartsNoPrograms: acme.sh runs date(1) for each line of its log, of which an order has some hundred, unless it is
+// told otherwise.
+func TestLogStartsNoPrograms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, issuertest.PebbleConfig{})
+	w.cfg.DNSWait = time.Minute
+	var lines, dated atomic.Int64
+	w.cfg.LookupTXT = func(ctx context.Context, name string) ([]string, error) { // while the order runs
+		logs, err := filepath.Glob(filepath.Join(w.cfg.WorkDir, "certferry-orders", "*", "job.log"))
+		if err != nil || len(logs) != 1 {
+			t.Errorf("logs %v, %v", logs, err)
+			return nil, err
+		}
+		data, err := os.ReadFile(logs[0])
+		if err != nil {
+			t.Error(err)
+		}
+		lines.Store(int64(strings.Count(string(data), "\n")))
+		dated.Store(int64(strings.Count(string(data), " UTC 20")))
+		return w.lookup(ctx, name)
+	}
+	w.open(t)
+	w.issue(t, "log.test", nil)
+	if lines.Load() == 0 || dated.Load() > 0 {
+		t.Errorf("%d of %d lines have a date", dated.Load(), lines.Load())
 	}
 }

@@ -63,14 +63,19 @@ func StandIn(args []string) int {
 	}
 	if err != nil {
 		s.logProblem(err)
-		fmt.Fprintf(os.Stderr, "[%s] %v\n", stamp(), err)
+		fmt.Fprintf(os.Stderr, "%s%v\n", stamp(), err)
 		return 1
 	}
 	return 0
 }
 
-// stamp is the time as acme.sh prints it.
-func stamp() string { return time.Now().UTC().Format("Mon Jan _2 15:04:05 UTC 2006") } //nolint:forbidigo // a program of its own
+// stamp is the time before a line, as acme.sh prints it where it is not told otherwise.
+func stamp() string {
+	if os.Getenv("NO_TIMESTAMP") == "1" { //nolint:forbidigo // as acme.sh does
+		return ""
+	}
+	return time.Now().UTC().Format("[Mon Jan _2 15:04:05 UTC 2006] ") //nolint:forbidigo // a program of its own
+}
 
 // problemJSON is the document that the CA sent, as acme.sh logs it.
 func problemJSON(err error) string {
@@ -131,10 +136,10 @@ type standIn struct {
 // info says a line as acme.sh does, on the terminal and in the log.
 func (s *standIn) info(text string) {
 	if file, err := os.OpenFile(os.Getenv("LOG_FILE"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil { //nolint:forbidigo,gosec // as acme.sh does
-		_, _ = fmt.Fprintf(file, "[%s] %s\n", stamp(), text)
+		_, _ = fmt.Fprintf(file, "%s%s\n", stamp(), text)
 		_ = file.Close()
 	}
-	_, _ = fmt.Fprintf(os.Stdout, "[%s] %s\n", stamp(), text)
+	_, _ = fmt.Fprintf(os.Stdout, "%s%s\n", stamp(), text)
 }
 
 func (s *standIn) removeRecords(context.Context) {
@@ -149,7 +154,7 @@ func (s *standIn) log(name, value string) {
 	if err != nil {
 		return
 	}
-	_, _ = fmt.Fprintf(file, "[%s] %s='%s'\n", stamp(), name, value)
+	_, _ = fmt.Fprintf(file, "%s%s='%s'\n", stamp(), name, value)
 	_ = file.Close()
 }
 

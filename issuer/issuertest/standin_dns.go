@@ -18,7 +18,7 @@ import (
 // addRecord is dns_certferry_add.
 func (s *standIn) addRecord(ctx context.Context, record, value string) error {
 	stop := func(why string) error {
-		fmt.Fprintf(os.Stderr, "[%s] %s\n[%s] Error adding TXT record to domain: %s\n", stamp(), why, stamp(), record)
+		fmt.Fprintf(os.Stderr, "%s%s\n%sError adding TXT record to domain: %s\n", stamp(), why, stamp(), record)
 		_ = s.note("dns.fail", record)
 		return errStopped
 	}
