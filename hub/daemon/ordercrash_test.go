@@ -62,8 +62,14 @@ func TestOrderCrashChild(t *testing.T) {
 	}
 }
 
-// orderCanary is the credential of the DNS hook. It stands in one file, the administrator's own.
-const orderCanary = "canary-of-the-dns-credential"
+// Secrets that stand in the administrator's own files and nowhere else: the credential of the DNS hook, and the key
+// that binds the account at the CA.
+const (
+	orderCanary = "canary-of-the-dns-credential"
+	eabCanary   = "Y2FuYXJ5LW9mLXRoZS1leHRlcm5hbC1hY2NvdW50LWJpbmRpbmcta2V5"
+)
+
+var canaries = []string{orderCanary, eabCanary}
 
 // TestOrdersKilledInEachState kills a hub that orders at a real ACME server, through acme.sh where ACME_SH is set, at each
 // step. The next one finishes with one order more at most, and nothing is left behind: no process, no TXT record, no
@@ -75,7 +81,7 @@ func TestOrdersKilledInEachState(t *testing.T) {
 		rounds = n
 	}
 	for _, point := range []string{
-		"hub.issue.reserved", "hub.issue.phase-account", "hub.issue.phase-order", "hub.issue.phase-authorize", "hub.issue.phase-dns", "hub.issue.phase-validate",
+		"hub.issue.queued", "hub.issue.waiting", "hub.issue.reserved", "hub.issue.phase-account", "hub.issue.phase-order", "hub.issue.phase-authorize", "hub.issue.phase-dns", "hub.issue.phase-validate",
 		"hub.issue.phase-finalize", "hub.issue.phase-download", "hub.issue.ordered", "hub.issue.received", "hub.issue.sealed", "hub.commit.recorded",
 		"hub.commit.moved", "hub.issue.done",
 	} {
@@ -91,10 +97,13 @@ func TestOrdersKilledInEachState(t *testing.T) {
 func killOrderAt(t *testing.T, point, name string) {
 	t.Helper()
 	var orders atomic.Int64
-	pebble, err := issuertest.StartPebble(t.Context(), issuertest.PebbleConfig{Dir: t.TempDir(), Wrap: func(next http.Handler) http.Handler {
+	pebble, err := issuertest.StartPebble(t.Context(), issuertest.PebbleConfig{Dir: t.TempDir(), EAB: map[string]string{"kid": eabCanary}, Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost && r.URL.Path == "/order-plz" {
-				orders.Add(1)
+				if n := orders.Add(1); n == 1 && point == "hub.issue.waiting" {
+					http.Error(w, "as the test wants", http.StatusInternalServerError)
+					return
+				}
 			}
 			next.ServeHTTP(w, r)
 		})
@@ -107,6 +116,7 @@ func killOrderAt(t *testing.T, point, name string) {
 	file := prepareOrder(t, &cfg, pebble, name)
 
 	var said bytes.Buffer
+	told := watchArguments(t)
 	if err := orderChild(t, &said, file, point, 0); !killed(err) {
 		t.Fatalf("the hub was not killed at %s: %v\n%s", point, err, said.String())
 	}
@@ -128,17 +138,56 @@ func killOrderAt(t *testing.T, point, name string) {
 	if records := pebble.DNS.GetDNSTXTRecords("_acme-challenge." + name); len(records) > 0 {
 		t.Errorf("records are left: %v", records)
 	}
-	homes, err := os.ReadDir(filepath.Join(cfg.paths().acme(), "work"))
+	homes, err := filepath.Glob(filepath.Join(cfg.paths().acme(), "work", "certferry-orders", "[^.]*"))
 	if err != nil || len(homes) > 0 {
-		t.Errorf("%d folders are left, %v", len(homes), err)
+		t.Errorf("folders are left: %v, %v", homes, err)
 	}
 	if ps, err := exec.CommandContext(t.Context(), "ps", "-eo", "args").Output(); err != nil || bytes.Contains(ps, []byte(cfg.DataDir+"/")) {
 		t.Errorf("a process is left: %v\n%s", err, ps)
 	}
-	if bytes.Contains(said.Bytes(), []byte(orderCanary)) {
-		t.Error("the log holds the credential")
+	for _, canary := range canaries {
+		if bytes.Contains(said.Bytes(), []byte(canary)) {
+			t.Errorf("the log holds %s", canary)
+		}
 	}
+	told()
 	holdsNoCanary(t, cfg.DataDir)
+}
+
+// watchArguments looks at the arguments of all processes until the function that it answers is called, which says
+// whether a secret stood there.
+func watchArguments(t *testing.T) (told func()) {
+	t.Helper()
+	stop, done := make(chan struct{}), make(chan string, 1)
+	go func() {
+		ticks := time.NewTicker(2 * time.Millisecond)
+		defer ticks.Stop()
+		found := ""
+		for {
+			select {
+			case <-stop:
+				done <- found
+				return
+			case <-ticks.C:
+			}
+			all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+			for _, path := range all {
+				arguments, err := os.ReadFile(path)
+				for _, canary := range canaries {
+					if err == nil && bytes.Contains(arguments, []byte(canary)) {
+						found = string(bytes.ReplaceAll(arguments, []byte{0}, []byte{' '}))
+					}
+				}
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		close(stop)
+		if found := <-done; found != "" {
+			t.Errorf("a process was told a secret in its arguments: %s", found)
+		}
+	}
 }
 
 // holdsNoCanary searches the hub's files but the credential's own, and the objects of its repository as git unpacks them.
@@ -149,8 +198,10 @@ func holdsNoCanary(t *testing.T, dir string) {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		if bytes.Contains(data, []byte(orderCanary)) {
-			t.Errorf("%s holds the credential", path)
+		for _, canary := range canaries {
+			if bytes.Contains(data, []byte(canary)) {
+				t.Errorf("%s holds %s", path, canary)
+			}
 		}
 		return err
 	})
@@ -161,8 +212,10 @@ func holdsNoCanary(t *testing.T, dir string) {
 	if err != nil || len(objects) == 0 {
 		t.Errorf("read objects: %v", err)
 	}
-	if bytes.Contains(objects, []byte(orderCanary)) {
-		t.Error("the repository holds the credential")
+	for _, canary := range canaries {
+		if bytes.Contains(objects, []byte(canary)) {
+			t.Errorf("the repository holds %s", canary)
+		}
 	}
 }
 
@@ -208,11 +261,12 @@ acme_dns_wait: 1ms
 	must(cfg.Complete())
 	must(os.MkdirAll(cfg.CredentialsDir, 0o700))
 	overwrite(t, filepath.Join(cfg.CredentialsDir, "dns.env"), "PEBBLETEST_URL="+pebble.DNSManagement+"\nPEBBLETEST_TOKEN="+orderCanary+"\n")
+	overwrite(t, filepath.Join(cfg.CredentialsDir, "eab.env"), "EAB_KID=kid\nEAB_HMAC_KEY="+eabCanary+"\n")
 	k, err := loadKeys(cfg, time.Now())
 	must(err)
 	store, err := openStore(cfg, k, time.Now, nil)
 	must(err)
-	issuer, err := (&manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: pebble.Directory}}).Encode()
+	issuer, err := (&manifest.Issuer{Name: "acme", Type: "acmesh", ACME: &manifest.ACMEIssuer{Directory: pebble.Directory, EABCredential: "eab"}}).Encode()
 	must(err)
 	certificate, err := (&manifest.Certificate{
 		Name: "example.com", Names: []string{name}, Issuer: "acme",
