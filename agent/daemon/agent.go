@@ -63,6 +63,8 @@ type Agent struct {
 	outbox *report.Outbox
 	keys   *keystore.Store
 	hub    hubAPI
+	// last is what the last scan found.
+	last findings
 	// fingerprint is that of the present key: heartbeats and status ask for it while a cycle may replace the key.
 	fingerprint atomic.Pointer[string]
 }

@@ -133,3 +133,23 @@ func TestJitterStaysNear(t *testing.T) {
 		t.Errorf("jitter of nothing: %v", d)
 	}
 }
+
+// A hub that is down makes no agent scan its server with each heartbeat.
+func TestFindingsAreKeptForAWhile(t *testing.T) {
+	t.Parallel()
+	a := recovering(t, recovery{})
+	now := time.Now()
+	a.env.Now = func() time.Time { return now }
+	a.last = findings{found: []apiv1.FoundCertificate{{Target: "kept"}}, at: now.Add(-scanEvery + time.Second)}
+	kept := func() bool {
+		found := a.findings(t.Context())
+		return len(found) > 0 && found[0].Target == "kept"
+	}
+	if !kept() {
+		t.Error("scanned again within half an hour")
+	}
+	now = now.Add(time.Second)
+	if kept() {
+		t.Error("told what was found half an hour ago")
+	}
+}

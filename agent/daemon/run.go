@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/certferry/certferry/agent/internal/hostinfo"
-	"github.com/certferry/certferry/agent/internal/probe"
 	"github.com/certferry/certferry/hub/apiv1"
 )
 
@@ -197,8 +196,7 @@ func (a *Agent) beat(ctx context.Context, withFacts bool) (apiv1.HeartbeatReply,
 	if withFacts {
 		facts := hostinfo.Read(a.env.Version)
 		req.Facts = &facts
-		found := foundOf(scan(ctx, a.cfg.Policy, &probe.Prober{}, a.env.Now))
-		req.Found = &found
+		req.Found = new(a.findings(ctx))
 	}
 	return a.hub.Heartbeat(ctx, req)
 }

@@ -14,8 +14,29 @@ import (
 	"github.com/certferry/certferry/hub/apiv1"
 )
 
-// mostFound is how many certificates a heartbeat may tell of.
-const mostFound = 1000
+const (
+	// mostFound is how many certificates a heartbeat may tell of.
+	mostFound = 1000
+	// scanEvery is how long what was found is good for: a scan looks at each site, also while the hub is down and the
+	// same is to be told again and again.
+	scanEvery = 30 * time.Minute
+)
+
+// findings are what a scan found, and when.
+type findings struct {
+	found []apiv1.FoundCertificate
+	at    time.Time
+}
+
+// findings answers what is on this server, from a scan of the last half hour where there was one. Heartbeats alone ask,
+// one after the other.
+func (a *Agent) findings(ctx context.Context) []apiv1.FoundCertificate {
+	now := a.env.Now()
+	if age := now.Sub(a.last.at); a.last.found == nil || age < 0 || age >= scanEvery {
+		a.last = findings{foundOf(scan(ctx, a.cfg.Policy, &probe.Prober{}, a.env.Now)), now}
+	}
+	return a.last.found
+}
 
 // Scan makes the inventory of this server, enrolled or not: the certificates that its server software uses, and those
 // at the targets of the policy at policyPath. With handshakes it also looks whether they are served.
