@@ -206,8 +206,8 @@ func (i *Issuer) order(ctx context.Context, home *home, req *issuer.Request) ([]
 		return nil, err
 	}
 	failed := classify(home.log(), result, i.cfg.Now())
-	if home.guarded() {
-		failed = &issuer.Error{Class: issuer.Permanent, Detail: "the CA sent a challenge whose token is none (RFC 8555 §8.3): do not use this CA"}
+	if bad := home.guarded(); bad != "" {
+		failed = &issuer.Error{Class: issuer.Permanent, Detail: bad + ": do not use this CA"}
 	}
 	if record := home.failedRecord(); record != "" {
 		failed = &issuer.Error{

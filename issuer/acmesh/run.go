@@ -31,8 +31,9 @@ const (
 	// against the limits, and would be lost.
 	finishGrace = 2 * time.Minute
 	// confine sets what the kernel holds acme.sh and its children to: files for nobody else, no core dumps, 120 seconds
-	// of CPU, files of 32 MiB, 256 open files, 2 GiB of memory. The words behind it are arguments, not text.
-	confine = `umask 077; ulimit -c 0; ulimit -t 120; ulimit -f 65536; ulimit -n 256; ulimit -v 2097152; exec "$@"`
+	// of CPU, files of 32 MiB, 256 open files, 2 GiB of memory. The words behind it are arguments, not text. The script
+	// before curl ends CERTFERRY_MAIN, which is acme.sh.
+	confine = `umask 077; export CERTFERRY_MAIN=$$; ulimit -c 0; ulimit -t 120; ulimit -f 65536; ulimit -n 256; ulimit -v 2097152; exec "$@"`
 )
 
 // result is what a run of acme.sh left beside files.
