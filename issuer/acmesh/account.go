@@ -179,7 +179,7 @@ func (i *Issuer) httpClient() (client *http.Client, done func(), err error) {
 	if transport.TLSClientConfig, err = i.cfg.tlsConfig(); err != nil {
 		return nil, nil, err
 	}
-	return &http.Client{Transport: bounded{transport}, Timeout: 30 * time.Second}, transport.CloseIdleConnections, nil
+	return &http.Client{Transport: bounded{transport, i.cfg.Directory}, Timeout: 30 * time.Second}, transport.CloseIdleConnections, nil
 }
 
 // register makes the account at the CA (RFC 8555 §7.3), or finds it there by its key.
@@ -216,8 +216,8 @@ func (i *Issuer) register(ctx context.Context, a *account) error {
 		}
 		return failed
 	}
-	if !directoryURL(registered.URI) {
-		return &issuer.Error{Class: issuer.Permanent, Detail: "the CA gave the account an address with characters that are not allowed"}
+	if !directoryURL(registered.URI) || !isOwn(registered.URI, i.cfg.Directory) {
+		return &issuer.Error{Class: issuer.Permanent, Detail: "the CA gave the account an address that is not a plain one of its own"}
 	}
 	a.URL = registered.URI
 	return nil

@@ -155,6 +155,9 @@ func TestRenewalInfoOfOddCAs(t *testing.T) {
 		"an error":    {"", "{}", "", 500, failed},
 		"ends before": {"", `{"suggestedWindow":{"start":"2026-12-02T00:00:00Z","end":"2026-12-01T00:00:00Z"}}`, "", 200, failed},
 		"endless":     {"", `{"suggestedWindow":` + strings.Repeat(" ", 1<<20) + `}`, "", 200, failed},
+		"metadata of a cloud": {`{"renewalInfo":"http://169.254.169.254/latest"}`, "", "", 200, func(_ issuer.RenewalInfo, err error) bool {
+			return err != nil && strings.Contains(err.Error(), "leads to another place")
+		}},
 		"a script address": {"", window(`,"explanationURL":"javascript:alert(1)"`), "21600", 200, func(i issuer.RenewalInfo, err error) bool {
 			return err == nil && i.ExplanationURL == "" && i.RetryAfter == 6*time.Hour
 		}},

@@ -3,6 +3,7 @@
 package acmesh
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 )
 
 // curlScript stands before curl for acme.sh.
@@ -18,8 +21,16 @@ import (
 //go:embed shell/curl.sh
 var curlScript string
 
-// badFile is there where the CA sent what is no token.
+// badFile is there where the script ended acme.sh; it says why by a word.
 const badFile = "ca.bad"
+
+// badAnswers are the words of the script.
+var badAnswers = map[string]string{
+	"token":   "the CA sent a challenge whose token is none (RFC 8555 §8.3)",
+	"address": "the CA sent an address that is not one of its own, of letters, digits and . _ ~ / % = ? & + : @ - only",
+	"header":  "the CA sent a header that is none of HTTP or ACME",
+	"control": "the CA sent control characters in its answer",
+}
 
 // programDirs are where acme.sh finds programs.
 const programDirs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,20 +58,41 @@ func (h *home) guard(directory string) error {
 	return h.root.WriteFile(filepath.Join("bin", "curl"), []byte(curlScript), 0o700)
 }
 
-// guarded says that the CA sent what is no token.
-func (h *home) guarded() bool {
-	_, err := h.root.Stat(badFile)
-	return err == nil
+// guarded says what the CA sent that acme.sh must not get, empty for nothing.
+func (h *home) guarded() string {
+	data, err := h.root.ReadFile(badFile)
+	if err != nil {
+		return ""
+	}
+	return cmp.Or(badAnswers[strings.TrimSpace(string(data))], "the CA sent what acme.sh must not get")
+}
+
+// ofCA is a plain URL, such as a CA may give. It holds nothing that a shell, a file of settings or a log reads as anything
+// but itself.
+var ofCA = regexp.MustCompile(`^https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/%=?&+:@-]*$`)
+
+// isOwn says that a URL that a CA gave is a plain one on the host of its directory.
+func isOwn(address, directory string) bool {
+	there, err := url.Parse(address)
+	home, err2 := url.Parse(directory)
+	return err == nil && err2 == nil && len(address) <= maxURL && ofCA.MatchString(address) && there.Host == home.Host
 }
 
 // bounded is a transport whose answers end: a CA can neither fill the memory nor lead to another place.
-type bounded struct{ http.RoundTripper }
+type bounded struct {
+	http.RoundTripper
+
+	directory string
+}
 
 // maxBody bounds an answer of a CA, in bytes: a chain of ten certificates is a tenth of it.
 const maxBody = 1 << 20
 
 // RoundTrip implements http.RoundTripper.
 func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !isOwn(req.URL.String(), b.directory) {
+		return nil, errors.New("the CA leads to another place, which is not followed")
+	}
 	answer, err := b.RoundTripper.RoundTrip(req)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package acmesh_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -84,55 +85,58 @@ func withToken(body []byte, token string) []byte {
 // TestCurlGuard runs the script before curl with a curl of the test's own.
 func TestCurlGuard(t *testing.T) {
 	t.Parallel()
-	const jose = "Content-Type: application/jose+json"
+	const jose, pem = "Content-Type: application/jose+json", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\r\n"
 	for name, tt := range map[string]struct {
 		args []string
 		body string
 		code int
+		// want is what comes through, where it is not the body.
+		want string
 	}{
-		"a token":             {args: []string{"-H", jose, "https://elsewhere.test/"}, body: `{"token":"abc_-9"}`},
-		"no token":            {args: []string{"https://ca.test/dir"}, body: `{"newNonce":"x"}`},
-		"certificates":        {args: []string{"https://ca.test/cert"}, body: "-----BEGIN CERTIFICATE-----\nAAAA\n"},
-		"a quote":             {args: []string{"-H", jose, "https://elsewhere.test/"}, body: `{"token":"x'y"}`, code: 8},
-		"a space before":      {args: []string{"https://ca.test/a"}, body: `{"token" : "../x"}`, code: 8},
-		"split by a newline":  {args: []string{"https://ca.test/a"}, body: "{\"to\nken\":\"../x\"}", code: 8},
-		"split by a NUL":      {args: []string{"https://ca.test/a"}, body: "{\"to\x00ken\":\"../x\"}", code: 8},
-		"the second one":      {args: []string{"https://ca.test/a"}, body: `{"token":"a"},{"token":"../"}`, code: 8},
-		"split by a CR":       {args: []string{"https://ca.test/a"}, body: "{\"to\rken\":\"../x\"}", code: 8},
-		"a tab before":        {args: []string{"https://ca.test/a"}, body: "{\"token\"\t:\t\"../x\"}", code: 8},
-		"two in a row":        {args: []string{"https://ca.test/a"}, body: `{"token":"token":"../x"}`, code: 8},
-		"another string":      {args: []string{"https://ca.test/a"}, body: `{"detail":"no \"token\" here","x":"../"}`},
-		"a space in it":       {args: []string{"https://ca.test/a"}, body: `{"token":"a b"}`, code: 8},
-		"pretty":              {args: []string{"https://ca.test/a"}, body: "{\r\n\t\"token\" : \"abc\"\r\n}\n\n"},
-		"nothing":             {args: []string{"https://ca.test/a"}},
-		"no end":              {args: []string{"https://ca.test/a"}, body: `{"token":"a`, code: 8},
-		"long":                {args: []string{"https://ca.test/a"}, body: `{"token":"` + strings.Repeat("a", 300) + `"}`, code: 8},
-		"escape sequence":     {args: []string{"https://ca.test/a"}, body: "{\"a\":\"\x1b[31m\"}", code: 8},
-		"a provider's token":  {args: []string{"https://api.dns.test/login"}, body: `{"token":"a+b/c="}`},
-		"a provider's answer": {args: []string{"https://api.dns.test/x"}, body: strings.Repeat("x", 3<<20)},
-		"huge":                {args: []string{"https://ca.test/a"}, body: strings.Repeat("x", 3<<20), code: 63},
+		"a token":              {args: []string{"-H", jose, "https://ca.test/a"}, body: `{"token":"abc_-9"}`},
+		"no token":             {args: []string{"https://ca.test/dir"}, body: `{"newNonce":"https://ca.test/nonce"}`},
+		"certificates":         {args: []string{"https://ca.test/cert"}, body: pem},
+		"more beside them":     {args: []string{"https://ca.test/cert"}, body: pem + `"url":"https://aside.test/"`, code: 8},
+		"a quote":              {args: []string{"-H", jose, "https://ca.test/a"}, body: `{"token":"x'y"}`, code: 8},
+		"a space before":       {args: []string{"https://ca.test/a"}, body: `{"token" : "../x"}`, code: 8},
+		"by an escaped name":   {args: []string{"https://ca.test/a"}, body: `{"tok\0145n":"../x"}`, want: `{"tok 145n":"../x"}`},
+		"by a Unicode name":    {args: []string{"https://ca.test/a"}, body: `{"tok\u0065n":"../x"}`, want: `{"tok n":"../x"}`},
+		"split by a newline":   {args: []string{"https://ca.test/a"}, body: "{\"to\nken\":\"../x\"}", want: `{"to ken":"../x"}`},
+		"split by white space": {args: []string{"https://ca.test/a"}, body: "{\"to\n  ken\":\"../x\"}", want: `{"to   ken":"../x"}`},
+		"split by a NUL":       {args: []string{"https://ca.test/a"}, body: "{\"to\x00ken\":\"../x\"}", code: 8},
+		"the second one":       {args: []string{"https://ca.test/a"}, body: `{"token":"a"},{"token":"../"}`, code: 8},
+		"a tab before":         {args: []string{"https://ca.test/a"}, body: "{\"token\"\t:\t\"../x\"}", code: 8},
+		"two in a row":         {args: []string{"https://ca.test/a"}, body: `{"token":"token":"../x"}`, code: 8},
+		"another string":       {args: []string{"https://ca.test/a"}, body: `{"detail":"no \"token\": here","x":"../"}`, want: `{"detail":"no  token : here","x":"../"}`},
+		"backslashes":          {args: []string{"https://ca.test/a"}, body: `{"a":"\\","token":"x","b":"\\\"c\n\\\\d"}`, want: `{"a":" ","token":"x","b":"  c   d"}`},
+		"a space in it":        {args: []string{"https://ca.test/a"}, body: `{"token":"a b"}`, code: 8},
+		"pretty":               {args: []string{"https://ca.test/a"}, body: "{\r\n\t\"token\" : \"abc\"\r\n}\n\n", want: `{ "token" : "abc" }`},
+		"nothing":              {args: []string{"https://ca.test/a"}},
+		"no end":               {args: []string{"https://ca.test/a"}, body: `{"token":"a`, code: 8},
+		"long":                 {args: []string{"https://ca.test/a"}, body: `{"token":"` + strings.Repeat("a", 300) + `"}`, code: 8},
+		"escape sequence":      {args: []string{"https://ca.test/a"}, body: "{\"a\":\"\x1b[31m\"}", code: 8},
+		"an order":             {args: []string{"-H", jose, "https://ca.test/a"}, body: `{"finalize":"https:\/\/ca.test\/f?a=1&b","authorizations":["https://ca.test/1", "https://ca.test/2"]}`, want: `{"finalize":"https://ca.test/f?a=1&b","authorizations":["https://ca.test/1", "https://ca.test/2"]}`},
+		"a text":               {args: []string{"https://ca.test/a"}, body: "{\"detail\":\"it doesn't `cost` $1\"}", want: `{"detail":"it doesn t  cost   1"}`},
+		"a line of settings":   {args: []string{"https://ca.test/a"}, body: `{"finalize":"https://ca.test/f\\\\nLe_PFXPassword=x;id;#"}`, code: 8},
+		"two orders":           {args: []string{"https://ca.test/a"}, body: `{"finalize":"https://ca.test/f","finalize":"https://ca.test/f"}`, code: 8},
+		"aside":                {args: []string{"https://ca.test/a"}, body: `{"newNonce":"https://aside.test/nonce"}`, code: 8},
+		"aside, a longer name": {args: []string{"https://ca.test/a"}, body: `{"x-newOrder" : "https://aside.test/nonce"}`, code: 8},
+		"a metadata service":   {args: []string{"https://ca.test/a"}, body: `{"renewalInfo":"http://169.254.169.254/"}`, code: 8},
+		"an authz aside":       {args: []string{"https://ca.test/a"}, body: `{"authorizations":["https://ca.test/1","https://aside.test/2"]}`, code: 8},
+		"asking aside":         {args: []string{"-H", jose, "https://aside.test/"}, body: "{}", code: 8},
+		"asking nobody":        {args: []string{"-H", jose, ""}, body: "{}", code: 8},
+		"a provider's token":   {args: []string{"https://api.dns.test/login"}, body: `{"token":"a+b/c="}`},
+		"a provider's answer":  {args: []string{"https://api.dns.test/x"}, body: strings.Repeat("x", 3<<20)},
+		"huge":                 {args: []string{"https://ca.test/a"}, body: strings.Repeat("x", 3<<20), code: 63},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			body, curl := filepath.Join(dir, "body"), filepath.Join(dir, "curl")
-			err := errors.Join(os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.WriteFile(body, []byte(tt.body), 0o600),
-				os.WriteFile(curl, []byte("#!/bin/sh\nexec /bin/cat "+body+"\n"), 0o700))
-			if err != nil {
-				t.Fatal(err)
+			out, _, code := throughGuard(t, []string{"/bin/sh"}, tt.body, "", tt.args...)
+			if code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
-			cmd := exec.Command("/bin/sh", append([]string{acmesh.CurlScript}, tt.args...)...)
-			// It runs for each request, so that it starts no other program.
-			cmd.Env = []string{"PATH=/nonexistent", "CERTFERRY_CA=https://ca.test/", "CERTFERRY_CURL=" + curl, "CERTFERRY_RUN=" + dir}
-			out, err := cmd.Output()
-			if cmd.ProcessState.ExitCode() != tt.code {
-				t.Errorf("exit code %d (%v), want %d", cmd.ProcessState.ExitCode(), err, tt.code)
-			}
-			if tt.code == 0 && string(out) != tt.body || tt.code != 0 && len(out) > 0 {
-				t.Errorf("%d bytes came through of %d", len(out), len(tt.body))
-			}
-			if left, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(left) > 0 {
-				t.Errorf("left: %v, %v", left, err)
+			if want := cmp.Or(tt.want, tt.body); code == 0 && out != want || code != 0 && out != "" {
+				t.Errorf("%.200q came through, want %.200q", out, want)
 			}
 		})
 	}
@@ -306,6 +310,9 @@ func TestOddAnswersToTheHubItself(t *testing.T) {
 			}
 		}, "too large"},
 		"elsewhere": {func(out http.ResponseWriter, r *http.Request) { http.Redirect(out, r, secret.URL, http.StatusFound) }, "leads to another place"},
+		"aside": {func(out http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintf(out, `{"newNonce":"%[1]s/n","newAccount":"%[1]s/a","newOrder":"%[1]s/o"}`, secret.URL)
+		}, "leads to another place"},
 		"a page": {func(out http.ResponseWriter, _ *http.Request) {
 			out.WriteHeader(http.StatusForbidden)
 			_, _ = out.Write([]byte("<h1>internal-page</h1>"))

@@ -6,6 +6,8 @@ package acmesh
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -38,6 +40,8 @@ func checkAccount(cfg *Config) error {
 	switch {
 	case len(cfg.Directory) > maxURL || !directory.MatchString(cfg.Directory):
 		return fmt.Errorf("the directory must be a plain https URL")
+	case isLinkLocal(cfg.Directory):
+		return fmt.Errorf("the directory is at a link-local address, where clouds keep secrets of machines")
 	case cfg.Email != "" && (len(cfg.Email) > 254 || !email.MatchString(cfg.Email)):
 		return fmt.Errorf("the e-mail address has characters that are not allowed")
 	case cfg.CABundle != "" && !plainPath.MatchString(cfg.CABundle):
@@ -57,6 +61,16 @@ func checkEAB(kid string, hmac []byte) error {
 		return fmt.Errorf("the HMAC key must hold 1 to %d bytes", maxEABKey)
 	}
 	return nil
+}
+
+// isLinkLocal says that a URL leads to a link-local address (RFC 3927).
+func isLinkLocal(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err == nil && ip.IsLinkLocalUnicast()
 }
 
 func permanent(format string, args ...any) error {
