@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/url"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/certferry/certferry/gitstore/bundle"
@@ -28,6 +30,8 @@ import (
 const (
 	// maxLog bounds what is read of acme.sh's log, in bytes.
 	maxLog  = 8 << 20
+	// maxFile bounds every other file that acme.sh or a hook may have written.
+	maxFile = 1 << 20
 	acmeURN = "urn:ietf:params:acme:error:"
 	// wrapperSlack is how much longer than this program the hook waits for it.
 	wrapperSlack = 10 * time.Second
@@ -260,7 +264,7 @@ var errAnswer = errors.New("the CA's answer is not what was ordered")
 // chain reads and checks the chain that acme.sh left. An exit code of 0 proves nothing: a full disk leaves an empty
 // file behind one.
 func (h *home) chain(req issuer.Request, now time.Time) ([]*x509.Certificate, error) {
-	data, err := h.root.ReadFile(filepath.Join(h.cert, "fullchain.cer"))
+	data, err := h.read(filepath.Join(h.cert, "fullchain.cer"))
 	if err != nil || len(data) == 0 {
 		return nil, errors.New("acme.sh left no certificate")
 	}
@@ -283,16 +287,46 @@ func (h *home) chain(req issuer.Request, now time.Time) ([]*x509.Certificate, er
 
 // log returns the end of acme.sh's own log, empty where there is none.
 func (h *home) log() string {
-	file, err := h.root.Open("job.log")
+	file, info, err := h.open("job.log")
 	if err != nil {
 		return ""
 	}
 	defer func() { _ = file.Close() }()
-	if info, err := file.Stat(); err == nil && info.Size() > maxLog {
+	if info.Size() > maxLog {
 		_, _ = file.Seek(-maxLog, io.SeekEnd) // the end tells what went wrong
 	}
 	data, _ := io.ReadAll(io.LimitReader(file, maxLog)) // a part of a log is better than none
 	return string(data)
+}
+
+// open opens a file of the folder for reading. Whoever acme.sh runs as may have put anything in its place: a FIFO, which
+// would hold the hub up for good, is refused unopened, and so are links.
+func (h *home) open(name string) (*os.File, fs.FileInfo, error) {
+	file, err := h.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("read %s: it is no regular file", name)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	return file, info, nil
+}
+
+// read reads a file of the folder, of maxFile bytes at most.
+func (h *home) read(name string) ([]byte, error) {
+	file, info, err := h.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("read %s: larger than %d bytes", name, maxFile)
+	}
+	return io.ReadAll(io.LimitReader(file, maxFile))
 }
 
 func (h *home) remove() error { return errors.Join(h.root.Close(), os.RemoveAll(h.dir)) }

@@ -187,7 +187,7 @@ type record struct{ name, value string }
 
 // failedRecord is the record that could not be made, empty for none.
 func (h *home) failedRecord() string {
-	data, err := h.root.ReadFile(failedFile)
+	data, err := h.read(failedFile)
 	if err != nil {
 		return ""
 	}
@@ -196,7 +196,7 @@ func (h *home) failedRecord() string {
 
 // records reads a list of records; a file that is not there has none.
 func (h *home) records(file string) []record {
-	data, err := h.root.ReadFile(file)
+	data, err := h.read(file)
 	if err != nil {
 		return nil
 	}

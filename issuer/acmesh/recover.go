@@ -127,7 +127,7 @@ func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(st
 		return issuer.Leftover{}, err
 	}
 	killed := h.killAll()
-	data, err := h.root.ReadFile(runFile)
+	data, err := h.read(runFile)
 	var run runRecord
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -1,0 +1,66 @@
+package acmesh
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestWhatAHookPutsInAFilesPlace: hooks run as the owner of the order's folder. A FIFO in the place of a file would hold up
+// the hub, and the next start as well; a link leads to what the hub may read and they may not.
+func TestWhatAHookPutsInAFilesPlace(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("name value\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, put := range map[string]func(path string) error{
+		"a FIFO":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link":   func(path string) error { return os.Symlink(secret, path) },
+		"too much": func(path string) error { return os.Truncate(touched(t, path), maxFile+1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			root, err := os.OpenRoot(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &home{dir: dir, root: root, cert: "certs"}
+			if err := os.Mkdir(filepath.Join(dir, "certs"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range []string{addedFile, removedFile, failedFile, runFile, "job.log", "certs/fullchain.cer"} {
+				if err := put(filepath.Join(dir, file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan bool, 1)
+			go func() {
+				_, err := h.read(runFile)
+				done <- err != nil && len(h.records(addedFile)) == 0 && len(h.records(removedFile)) == 0 && h.failedRecord() == ""
+				_ = h.log()
+			}()
+			select {
+			case refused := <-done:
+				if !refused {
+					t.Error("it was read")
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("it holds the hub up")
+			}
+		})
+	}
+}
+
+// touched makes an empty file.
+func touched(t *testing.T, path string) string {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Error(err)
+	}
+	return path
+}
