@@ -64,3 +64,36 @@ func touched(t *testing.T, path string) string {
 	}
 	return path
 }
+
+// TestWebrootsHaveNoWayOut: who may write in a webroot does not choose where root makes folders.
+func TestWebrootsHaveNoWayOut(t *testing.T) {
+	t.Parallel()
+	for name, link := range map[string]string{"the first folder": ".well-known", "the second": challengeDir} {
+		webroot, victim := t.TempDir(), t.TempDir()
+		path := filepath.Join(webroot, link)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(victim, "made"), path); err != nil {
+			t.Fatal(err)
+		}
+		_ = prepareWebroot(webroot, nil)
+		if entries, err := os.ReadDir(victim); err != nil || len(entries) != 0 {
+			t.Errorf("%s: made %v, %v", name, entries, err)
+		}
+	}
+	webroot, victim := t.TempDir(), t.TempDir()
+	if err := os.Symlink(victim, filepath.Join(webroot, ".well-known")); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareWebroot(webroot, nil); err == nil {
+		t.Error("a link out of the webroot was followed")
+	}
+	webroot = t.TempDir()
+	if err := prepareWebroot(webroot, nil); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(webroot, challengeDir)); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info, err)
+	}
+}

@@ -29,30 +29,53 @@ func (i *Issuer) prepareWebroots(req *issuer.Request) error {
 		if c.Type != issuer.HTTP01 || c.Method != "webroot" {
 			continue
 		}
-		path := c.Webroot
-		for _, part := range []string{".well-known", "acme-challenge"} {
-			path = filepath.Join(path, part)
-			if err := makeOpenDir(path, as); err != nil {
-				return &issuer.Error{Class: issuer.Local, Phase: issuer.PhasePrepare, Name: name, Detail: "make " + path + " for the CA's challenge", Err: err}
+		if err := prepareWebroot(c.Webroot, as); err != nil {
+			return &issuer.Error{
+				Class: issuer.Local, Phase: issuer.PhasePrepare, Name: name,
+				Detail: "make " + filepath.Join(c.Webroot, challengeDir) + " for the CA's challenge", Err: err,
 			}
 		}
 	}
 	return nil
 }
 
-// makeOpenDir makes a folder that a web server may read, where there is none.
-func makeOpenDir(path string, as *syscall.Credential) error {
-	if err := os.Mkdir(path, 0o755); errors.Is(err, fs.ErrExist) { //nolint:gosec // the CA reads it through the web server
+// challengeDir is where tokens are, below a webroot.
+const challengeDir = ".well-known/acme-challenge"
+
+// prepareWebroot makes the folder of tokens. Others may write in a webroot, and this may be root: no link leads out of it.
+func prepareWebroot(webroot string, as *syscall.Credential) error {
+	root, err := os.OpenRoot(webroot)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	for _, path := range []string{filepath.Dir(challengeDir), challengeDir} {
+		if err := makeOpenDir(root, path, as); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeOpenDir makes a folder that a web server may read, where there is none. Owner and mode are those of the folder that
+// was opened, whatever stands under its name by then.
+func makeOpenDir(root *os.Root, path string, as *syscall.Credential) error {
+	if err := root.Mkdir(path, 0o755); errors.Is(err, fs.ErrExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
+	dir, err := root.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
 	if as != nil {
-		if err := os.Lchown(path, int(as.Uid), int(as.Gid)); err != nil {
+		if err := dir.Chown(int(as.Uid), int(as.Gid)); err != nil {
 			return err
 		}
 	}
-	return os.Chmod(path, 0o755) //nolint:gosec // whatever the umask
+	return dir.Chmod(0o755) // whatever the umask
 }
 
 // ports are those that acme.sh itself listens on for challenges.
