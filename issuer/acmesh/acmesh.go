@@ -71,7 +71,10 @@ type Config struct {
 }
 
 // Issuer orders certificates from one CA under one account. Orders run side by side: each has a home of its own.
-type Issuer struct{ cfg Config }
+type Issuer struct {
+	cfg  Config
+	wall wall
+}
 
 var (
 	_ issuer.Issuer          = (*Issuer)(nil)
@@ -103,7 +106,7 @@ func New(cfg Config) (*Issuer, error) {
 	if err := cfg.openToUser(); err != nil {
 		return nil, fmt.Errorf("set up acme.sh: %w", err)
 	}
-	return &Issuer{cfg}, nil
+	return &Issuer{cfg: cfg}, nil
 }
 
 // ordersDir is the folder of the homes. What it holds is deleted, and what works in it is killed, at the hub's start.

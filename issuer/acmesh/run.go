@@ -80,13 +80,14 @@ func (i *Issuer) exec(ctx context.Context, h *home, args []string, tell func(iss
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = stopGrace
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	var err error
-	if cmd.SysProcAttr.Credential, err = i.cfg.credential(); err == nil {
-		err = h.giveTo(cmd.SysProcAttr.Credential)
+	as, err := i.cfg.credential()
+	if err == nil {
+		err = h.giveTo(as)
 	}
 	if err != nil {
 		return result{}, &issuer.Error{Class: issuer.Local, Detail: "run acme.sh as its own user", Err: err}
 	}
+	i.enclose(ctx, cmd, as)
 	started := i.cfg.Now()
 	err = wait(ctx, cmd, out)
 	out.flush()

@@ -403,7 +403,7 @@ func orderToBeKilled() int {
 	var cfg acmesh.Config
 	env := func(name string) string { return os.Getenv("KILL_" + name) }
 	cfg.Script, cfg.HooksDir, cfg.StateDir, cfg.WorkDir = env("SCRIPT"), env("HOOKS"), env("STATE"), env("WORK")
-	cfg.Directory, cfg.CABundle, cfg.Now, cfg.Logger = env("DIRECTORY"), env("BUNDLE"), time.Now, discard
+	cfg.Directory, cfg.CABundle, cfg.User, cfg.Now, cfg.Logger = env("DIRECTORY"), env("BUNDLE"), env("USER"), time.Now, discard
 	i, err := acmesh.New(cfg)
 	if err != nil {
 		fmt.Println(err)
@@ -453,7 +453,8 @@ func TestKilledOrdersAreClearedUp(t *testing.T) {
 	}
 }
 
-func (w *world) killIn(t *testing.T, phase issuer.Phase, name string) {
+// kill orders in another process, which is killed in a phase.
+func (w *world) kill(t *testing.T, phase issuer.Phase, name string) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -461,7 +462,7 @@ func (w *world) killIn(t *testing.T, phase issuer.Phase, name string) {
 	}
 	cmd := exec.CommandContext(t.Context(), exe, killArg)
 	cmd.Env = append(os.Environ(), "KILL_SCRIPT="+w.cfg.Script, "KILL_HOOKS="+w.cfg.HooksDir, "KILL_STATE="+w.cfg.StateDir, "KILL_WORK="+w.cfg.WorkDir,
-		"KILL_DIRECTORY="+w.cfg.Directory, "KILL_BUNDLE="+w.cfg.CABundle, "KILL_NAME="+name, "KILL_URL="+w.pebble.DNSManagement)
+		"KILL_DIRECTORY="+w.cfg.Directory, "KILL_BUNDLE="+w.cfg.CABundle, "KILL_NAME="+name, "KILL_URL="+w.pebble.DNSManagement, "KILL_USER="+w.cfg.User)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -482,6 +483,11 @@ func (w *world) killIn(t *testing.T, phase issuer.Phase, name string) {
 	if !strings.Contains(text, "phase "+string(phase)) {
 		t.Fatalf("it never came to %s: %s", phase, text)
 	}
+}
+
+func (w *world) killIn(t *testing.T, phase issuer.Phase, name string) {
+	t.Helper()
+	w.kill(t, phase, name)
 	left, err := w.issuer.Recover(t.Context(), func(name string) (map[string]string, error) {
 		if name != "test" {
 			return nil, fmt.Errorf("no credential %s", name)
