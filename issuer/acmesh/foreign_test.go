@@ -56,6 +56,40 @@ func TestWhatAHookPutsInAFilesPlace(t *testing.T) {
 	}
 }
 
+// TestWhatIsWrittenTakesNoForeignPlace: a FIFO would hold up who opens it for writing, and a link leads to another file.
+func TestWhatIsWrittenTakesNoForeignPlace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &home{dir: dir, root: root}
+	kept := touched(t, filepath.Join(dir, "kept"))
+	for name, put := range map[string]func(path string) error{
+		"a FIFO":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link":   func(path string) error { return os.Symlink(filepath.Base(kept), path) },
+	} {
+		if err := put(filepath.Join(dir, seenFile)); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- h.write(seenFile, "x") }()
+		select {
+		case err := <-done:
+			if info, serr := os.Stat(kept); err != nil || serr != nil || info.Size() > 0 {
+				t.Errorf("%s: %v, %v, %v", name, err, serr, info)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s holds the hub up", name)
+		}
+		if err := os.Remove(filepath.Join(dir, seenFile)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // touched makes an empty file.
 func touched(t *testing.T, path string) string {
 	t.Helper()

@@ -29,7 +29,7 @@ import (
 
 const (
 	// maxLog bounds what is read of acme.sh's log, in bytes.
-	maxLog  = 8 << 20
+	maxLog = 8 << 20
 	// maxFile bounds every other file that acme.sh or a hook may have written.
 	maxFile = 1 << 20
 	acmeURN = "urn:ietf:params:acme:error:"
@@ -139,11 +139,22 @@ func (i *Issuer) newHome(req *issuer.Request, a *account) (*home, error) {
 }
 
 // write makes a file in the home.
-func (h *home) write(name, data string) error {
+func (h *home) write(name, data string) error { return h.put(name, data, 0o600) }
+
+// put makes a file anew: what stands in its place may be a FIFO, which would hold the hub up, or a link.
+func (h *home) put(name, data string, mode fs.FileMode) error {
 	if err := h.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	return h.root.WriteFile(name, []byte(data), 0o600)
+	if err := h.root.RemoveAll(name); err != nil {
+		return err
+	}
+	file, err := h.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(data)
+	return errors.Join(err, file.Close())
 }
 
 // finishMask hides the credentials, in the forms in which programs print them, from what is told from now on.
