@@ -271,16 +271,7 @@ func (i *Issuer) remove(ctx context.Context, home *home) {
 	}
 }
 
-// verify checks that the script and the hooks of a run are as they were published.
-func (i *Issuer) verify(h *home) error {
-	var hooks []hookOf
-	for _, r := range h.records(mapFile) {
-		hook, path, _ := strings.Cut(r.value, " ")
-		hooks = append(hooks, hookOf{r.name, hook, path})
-	}
-	return i.verifyFiles(hooks)
-}
-
+// verifyFiles checks that the script and the hooks of a run are as they were published.
 func (i *Issuer) verifyFiles(hooks []hookOf) error {
 	if i.cfg.Verify == nil {
 		return nil

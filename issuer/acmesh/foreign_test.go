@@ -29,18 +29,18 @@ func TestWhatAHookPutsInAFilesPlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h := &home{dir: dir, root: root, cert: "certs"}
+			h := &home{dir: dir, root: root, cert: "certs", hooks: []hookOf{{record: "name"}}}
 			if err := os.Mkdir(filepath.Join(dir, "certs"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			for _, file := range []string{addedFile, removedFile, failedFile, runFile, "job.log", "certs/fullchain.cer"} {
+			for _, file := range []string{addedFile, removedFile, failedFile, confFile, "job.log", "certs/fullchain.cer"} {
 				if err := put(filepath.Join(dir, file)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			done := make(chan bool, 1)
 			go func() {
-				_, err := h.read(runFile)
+				_, err := h.read(confFile)
 				done <- err != nil && len(h.records(addedFile)) == 0 && len(h.records(removedFile)) == 0 && h.failedRecord() == ""
 				_ = h.log()
 			}()

@@ -49,6 +49,8 @@ type home struct {
 	credentialNames []string
 	// mask hides the credentials in what is told.
 	mask *strings.Replacer
+	// hooks make the order's records.
+	hooks []hookOf
 	// lastRecord is the name of the record that is made last, empty for none.
 	lastRecord string
 	// wait is how long the last record's hook waits at most.
@@ -132,7 +134,7 @@ func (i *Issuer) newHome(req *issuer.Request, a *account) (*home, error) {
 		return nil, errors.Join(err, h.remove())
 	}
 	h.finishMask()
-	if err := h.record(); err != nil {
+	if err := h.record(false); err != nil {
 		return nil, errors.Join(err, h.remove())
 	}
 	return h, nil
@@ -340,4 +342,7 @@ func (h *home) read(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, maxFile))
 }
 
-func (h *home) remove() error { return errors.Join(h.root.Close(), os.RemoveAll(h.dir)) }
+// remove deletes the folder, and then what is recorded of it.
+func (h *home) remove() error {
+	return errors.Join(h.root.Close(), os.RemoveAll(h.dir), forget(h.dir+runSuffix))
+}

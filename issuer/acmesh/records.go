@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -107,15 +108,20 @@ func (h *home) setDNS(i *Issuer, req *issuer.Request) error {
 	if err != nil || len(hooks) == 0 {
 		return err
 	}
+	h.hooks = hooks
+	return errors.Join(h.layDNS(), h.write(confFile, ""))
+}
+
+// layDNS lays out what acme.sh runs for records.
+func (h *home) layDNS() error {
 	var lines strings.Builder
-	for _, of := range hooks {
+	for _, of := range h.hooks {
 		lines.WriteString(of.record + " " + of.hook + " " + of.path + "\n")
 	}
 	return errors.Join(
 		h.write(mapFile, lines.String()),
 		h.write(filepath.Join("dnsapi", wrapperName+".sh"), wrapperScript),
 		h.write(recordsFile, recordsScript),
-		h.write(confFile, ""),
 	)
 }
 
@@ -182,6 +188,9 @@ func awaitRecord(ctx context.Context, lookup func(context.Context, string) ([]st
 	}
 }
 
+// recordValue is a digest in base64url (RFC 8555 §8.4), or the text of a test.
+var recordValue = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+
 // record is a TXT record.
 type record struct{ name, value string }
 
@@ -194,7 +203,8 @@ func (h *home) failedRecord() string {
 	return strings.TrimSpace(string(data))
 }
 
-// records reads a list of records; a file that is not there has none.
+// records reads a list of records; a file that is not there has none. Hooks can write there: what is not a record of the
+// order is left out.
 func (h *home) records(file string) []record {
 	data, err := h.read(file)
 	if err != nil {
@@ -203,7 +213,8 @@ func (h *home) records(file string) []record {
 	var all []record
 	for line := range strings.Lines(string(data)) {
 		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		if ok && strings.HasSuffix(line, "\n") {
+		known := slices.ContainsFunc(h.hooks, func(of hookOf) bool { return of.record == name })
+		if ok && known && recordValue.MatchString(value) && strings.HasSuffix(line, "\n") {
 			all = append(all, record{name, value})
 		}
 	}
@@ -283,7 +294,7 @@ func (i *Issuer) TestDNS(ctx context.Context, c issuer.Challenge, domain string,
 		return err
 	}
 	h.finishMask()
-	if err := h.record(); err != nil {
+	if err := h.record(false); err != nil {
 		return local("prepare a folder for acme.sh", err)
 	}
 	h.lastRecord = "" // nobody waits in the shell

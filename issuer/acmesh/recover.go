@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,8 +21,9 @@ import (
 	"github.com/certferry/certferry/issuer"
 )
 
-// runFile is the record of a run in its home.
-const runFile = "run.json"
+// runSuffix ends the name of a run's record, which lies beside its home: who acme.sh runs as can write in a home, and the
+// record says which credentials the hub hands out again.
+const runSuffix = ".json"
 
 // clearTimeout bounds the removal of one order's records.
 const clearTimeout = 2 * time.Minute
@@ -31,25 +33,27 @@ type runRecord struct {
 	OrderID string `json:"order_id"`
 	// Credentials are the names of those that its hooks need.
 	Credentials []string `json:"credentials"`
+	// Hooks are the names of hooks by the records that they make.
+	Hooks map[string]string `json:"hooks,omitempty"`
 	// Ended says that the order came to its end, and only records are left of it.
 	Ended bool `json:"ended,omitempty"`
 }
 
 // record writes down what runs in the home, before it runs. Its processes are known by their working folder.
-func (h *home) record() error {
-	return h.writeRun(runRecord{OrderID: h.orderID, Credentials: h.credentialNames})
-}
-
-func (h *home) writeRun(run runRecord) error {
+func (h *home) record(ended bool) error {
+	run := runRecord{OrderID: h.orderID, Credentials: h.credentialNames, Hooks: map[string]string{}, Ended: ended}
+	for _, of := range h.hooks {
+		run.Hooks[of.record] = of.hook
+	}
 	data, err := json.Marshal(run)
 	if err != nil {
 		return err
 	}
-	return h.write(runFile, string(data))
+	return writeFile(h.dir+runSuffix, data)
 }
 
 // kept are the parts of a home that the removal of its records needs. None holds a credential or the account's key.
-var kept = []string{runFile, mapFile, addedFile, removedFile, confFile, recordsFile, "dnsapi", "bin"}
+var kept = []string{addedFile, removedFile, confFile}
 
 // keep leaves of a home what Recover needs to remove its records, and marks the order as ended.
 func (h *home) keep() error {
@@ -62,8 +66,7 @@ func (h *home) keep() error {
 			err = errors.Join(err, h.root.RemoveAll(e.Name()))
 		}
 	}
-	run := runRecord{OrderID: h.orderID, Credentials: h.credentialNames, Ended: true}
-	return errors.Join(err, h.root.Mkdir("tmp", 0o700), h.writeRun(run), h.root.Close())
+	return errors.Join(err, h.record(true), h.root.Close())
 }
 
 // Recover clears up all that orders in WorkDir left: processes are killed, TXT records removed, folders deleted. An order
@@ -80,6 +83,7 @@ func (i *Issuer) Recover(ctx context.Context, credentials func(name string) (map
 	var faults []error
 	for _, e := range entries {
 		if !e.IsDir() {
+			i.forgetRun(ctx, e.Name())
 			continue
 		}
 		left, err := i.recoverOne(ctx, filepath.Join(i.cfg.WorkDir, e.Name()), credentials)
@@ -91,6 +95,17 @@ func (i *Issuer) Recover(ctx context.Context, credentials func(name string) (map
 		}
 	}
 	return all, errors.Join(faults...)
+}
+
+// forgetRun removes a record whose home is gone.
+func (i *Issuer) forgetRun(ctx context.Context, name string) {
+	dir, ok := strings.CutSuffix(filepath.Join(i.cfg.WorkDir, name), runSuffix)
+	if _, err := os.Lstat(dir); !ok || !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err := forget(dir + runSuffix); err != nil {
+		i.cfg.Logger.ErrorContext(ctx, "record of an order not removed", slog.Any("error", err))
+	}
 }
 
 // claimed are the folders of orders that are this process's, with the locks on them, until it ends.
@@ -127,18 +142,13 @@ func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(st
 		return issuer.Leftover{}, err
 	}
 	killed := h.killAll()
-	data, err := h.read(runFile)
-	var run runRecord
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	run, err := h.readRun(i)
+	if errors.Is(err, fs.ErrNotExist) {
 		return issuer.Leftover{}, h.remove() // it had not begun
-	case err == nil:
-		err = json.Unmarshal(data, &run)
 	}
 	if err != nil {
 		return issuer.Leftover{}, errors.Join(err, h.remove())
 	}
-	h.orderID, h.credentialNames = run.OrderID, run.Credentials
 	left := issuer.Leftover{OrderID: run.OrderID}
 	if !run.Ended {
 		left.Phase = h.loggedPhase()
@@ -151,6 +161,24 @@ func (i *Issuer) recoverOne(ctx context.Context, dir string, credentials func(st
 		return left, errors.Join(err, h.root.Close())
 	}
 	return left, h.remove()
+}
+
+// readRun reads what was recorded of the run.
+func (h *home) readRun(i *Issuer) (runRecord, error) {
+	var run runRecord
+	data, err := os.ReadFile(h.dir + runSuffix)
+	if err == nil {
+		err = json.Unmarshal(data, &run)
+	}
+	if err != nil {
+		return run, err
+	}
+	h.orderID, h.credentialNames = run.OrderID, run.Credentials
+	for record, hook := range run.Hooks {
+		path, _ := i.hookFile(hook) // without it, the removal tells
+		h.hooks = append(h.hooks, hookOf{record, hook, path})
+	}
+	return run, nil
 }
 
 // clearLeft removes the records of an interrupted order.
@@ -167,7 +195,7 @@ func (i *Issuer) clearLeft(ctx context.Context, h *home, credentials func(string
 			return err
 		}
 	}
-	if err := h.equip(i); err != nil {
+	if err := errors.Join(h.root.RemoveAll("tmp"), h.root.Mkdir("tmp", 0o700), h.equip(i), h.layDNS()); err != nil {
 		return err
 	}
 	h.finishMask()

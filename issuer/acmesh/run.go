@@ -71,7 +71,7 @@ func (i *Issuer) issue(ctx context.Context, h *home, req *issuer.Request) (resul
 
 // exec runs the script with args in a home and tells what it says. Arguments were checked: none is shell text.
 func (i *Issuer) exec(ctx context.Context, h *home, args []string, tell func(issuer.Event)) (result, error) {
-	if err := i.verify(h); err != nil {
+	if err := i.verifyFiles(h.hooks); err != nil {
 		return result{}, err
 	}
 	out := &output{tell: tell, mask: h.mask}
