@@ -149,7 +149,7 @@ func (h *hubProcess) renewAll(ctx context.Context) error {
 func (h *hubProcess) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hubPatience)
 	defer cancel()
-	tick := time.NewTicker(time.Second / 2)
+	tick := time.NewTicker(time.Second) // each look costs the hub some of what is measured
 	defer tick.Stop()
 	for {
 		got, err := h.renewed(ctx)
