@@ -163,10 +163,13 @@ func TestRunDeploysReportsAndBeats(t *testing.T) {
 	eventually(t, "the first certificate", func() bool { return w.status(a).Commit == one })
 	w.site.wantServed(first)
 	eventually(t, "heartbeats", func() bool { return len(w.beats()) >= 2 })
+	var counter uint64
 	for i, b := range w.beats() {
-		if b.Counter != uint64(i+1) || (b.Facts != nil) != (i == 0) || b.Status == "" {
+		// One that the agent gave up before it came here counts too, and the facts are told until they arrived.
+		if b.Counter <= counter || b.Facts == nil && i == 0 || b.Status == "" {
 			t.Errorf("heartbeat %d: %+v", i, b)
 		}
+		counter = b.Counter
 	}
 	w.hubDown.Store(true)
 	w.gitDown.Store(true)
