@@ -340,7 +340,7 @@ func TestPlacesAndHooksThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.open(t)
-	for _, webroot := range []string{"/", "/etc", "/etc/nginx", "/proc/self/cwd", "/root", w.cfg.StateDir, own, filepath.Join(own, "x"), link, "/nonexistent"} {
+	for _, webroot := range []string{"/", "/etc", "/etc/nginx", "/usr", "/usr/local", "/usr/local/bin", "/var", "/var/lib", "/var/spool", "/home", "/proc/self/cwd", "/root", w.cfg.StateDir, own, filepath.Join(own, "x"), link, "/nonexistent"} {
 		req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "place.example.test")
 		req.Challenge = issuer.Challenge{Type: issuer.HTTP01, Method: "webroot", Webroot: webroot}
 		if _, err := w.issuer.Issue(t.Context(), req); classOf(t, err) != issuer.Permanent || !strings.Contains(err.Error(), "the webroot is") {

@@ -128,7 +128,15 @@ func (i *Issuer) portsOf(req *issuer.Request) []int {
 }
 
 // systemDirs are no webroots: an operator names a webroot, and the hub may be root.
-var systemDirs = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr/bin", "/usr/lib", "/usr/sbin"}
+var systemDirs = []string{
+	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys",
+	"/usr/bin", "/usr/include", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/sbin", "/usr/src",
+	"/usr/local/bin", "/usr/local/etc", "/usr/local/lib", "/usr/local/libexec", "/usr/local/sbin",
+	"/var/backups", "/var/cache", "/var/db", "/var/log", "/var/mail", "/var/spool",
+}
+
+// parentDirs are none either, and hold some.
+var parentDirs = []string{"/", "/home", "/opt", "/usr", "/usr/local", "/usr/share", "/var", "/var/lib"}
 
 // CheckWebroot says why no order puts tokens below a folder, by an *issuer.Error of class permanent; nil where one may.
 func (i *Issuer) CheckWebroot(path string) error { return i.cfg.checkWebroot(path) }
@@ -151,10 +159,9 @@ func (c *Config) checkWebroot(path string) error {
 		}
 		return nil
 	}
-	for _, dir := range slices.Concat([]string{c.StateDir, c.WorkDir}, c.Closed, systemDirs) {
-		if resolved == "/" || within(resolved, dir) || within(path, dir) {
-			return permanent("the webroot is a folder of the system or of the hub; name the one that the web server serves")
-		}
+	closed := slices.Concat([]string{c.StateDir, c.WorkDir}, c.Closed, systemDirs)
+	if slices.Contains(parentDirs, resolved) || slices.ContainsFunc(closed, func(dir string) bool { return within(resolved, dir) || within(path, dir) }) {
+		return permanent("the webroot is a folder of the system or of the hub; name the one that the web server serves")
 	}
 	return nil
 }
