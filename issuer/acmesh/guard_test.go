@@ -289,6 +289,14 @@ func TestTwoHubsInOneFolder(t *testing.T) {
 	if _, err := w.issuer.Recover(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "another hub orders in") {
 		t.Errorf("error %v", err)
 	}
+	req, _ := issuertest.NewRequest(t, bundle.ECDSAP256, "second.test")
+	req.Challenge = w.dns("x")
+	if _, err := w.issuer.Issue(t.Context(), req); classOf(t, err) != issuer.Local || !strings.Contains(err.Error(), "another hub orders in") {
+		t.Errorf("the second hub orders: %v", err)
+	}
+	if err := w.issuer.TestDNS(t.Context(), req.Challenge, "second.test", nil); classOf(t, err) != issuer.Local {
+		t.Errorf("the second hub makes records: %v", err)
+	}
 }
 
 // TestOddAnswersToTheHubItself: neither endless answers nor those that lead elsewhere.

@@ -75,6 +75,9 @@ func openFolder(dir string) (*home, error) {
 
 // newFolder makes an empty home.
 func (i *Issuer) newFolder(orderID string) (*home, error) {
+	if err := claim(i.cfg.WorkDir); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(i.cfg.WorkDir, orderID+"-") // made with mode 0700
 	if err != nil {
 		return nil, err

@@ -445,8 +445,8 @@ func TestKilledOrdersAreClearedUp(t *testing.T) {
 	} {
 		t.Run(string(phase), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, issuertest.PebbleConfig{})
 			for n := range times {
+				w := newWorld(t, issuertest.PebbleConfig{}) // a folder of orders is one process's
 				w.killIn(t, phase, fmt.Sprintf("k%d.%s.kill.test", n, phase))
 			}
 		})
