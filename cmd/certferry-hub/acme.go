@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -110,17 +111,8 @@ func importACME(c *cli.Context) error {
 		return err
 	}
 	return render(c, report, func(w io.Writer) error {
-		for _, part := range []struct {
-			what  string
-			names []string
-		}{
-			{"account", report.Accounts}, {"issuer", report.Issuers}, {"credential", report.Credentials}, {"certificate", report.Certificates}, {"left:", report.Left},
-		} {
-			for _, name := range part.names {
-				if _, err := fmt.Fprintln(w, part.what, name); err != nil {
-					return err
-				}
-			}
+		if err := writeImport(w, &report); err != nil {
+			return err
 		}
 		var next string
 		switch {
@@ -134,4 +126,28 @@ func importACME(c *cli.Context) error {
 		_, err := fmt.Fprintln(w, next)
 		return err
 	})
+}
+
+// writeImport lists what was taken over and what was left. Names of folders are whatever somebody called them: what a
+// terminal would take for a command is replaced.
+func writeImport(w io.Writer, report *daemon.ACMEImport) error {
+	printable := func(r rune) rune {
+		if strconv.IsPrint(r) {
+			return r
+		}
+		return '\ufffd'
+	}
+	for _, part := range []struct {
+		what  string
+		names []string
+	}{
+		{"account", report.Accounts}, {"issuer", report.Issuers}, {"credential", report.Credentials}, {"certificate", report.Certificates}, {"left:", report.Left},
+	} {
+		for _, name := range part.names {
+			if _, err := fmt.Fprintln(w, part.what, strings.Map(printable, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
