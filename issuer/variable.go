@@ -14,10 +14,10 @@ const maxValue = 8192
 var (
 	variable = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 	// reserved variables steer acme.sh, the shell or the loader.
-	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|PS[0-9])$|^(LD_|LC_|CA_|LE_|CERTFERRY_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
+	reserved = regexp.MustCompile(`^(PATH|HOME|PWD|IFS|ENV|SHELL|TMPDIR|TZ|LANG|HTTP_HEADER|HTTPS_INSECURE|DEBUG|NO_PROXY|BASH_ENV|SHELLOPTS|BASHOPTS|PS[0-9])$|^(LD_|LC_|CA_|LE_|CERTFERRY_|Le_|ACME_|ACCOUNT_|LOG_|CERT_|DOMAIN_|AUTO_|DEFAULT_|BASH_|_)|_(HOOK|PROXY|proxy)$|^(https?|no|all)_proxy$`)
 	// loads are variables that name code, settings or trusted roots for the programs that hooks run: curl, openssl, python,
-	// perl and the C library. Hooks that say nothing of what they take would pass them on.
-	loads = regexp.MustCompile(`^(OPENSSL_|CURL_|SSL_|SSLKEYLOGFILE$|PYTHON|PERL|NODE_|XDG_|WGETRC$|SYSTEM_WGETRC$|GCONV_PATH$|HOSTALIASES$|LOCALDOMAIN$|RES_OPTIONS$)`)
+	// perl, ruby, java, go, the C library and mount(8). Hooks that say nothing of what they take would pass them on.
+	loads = regexp.MustCompile(`^(OPENSSL_|CURL_|SSL_|SSLKEYLOGFILE$|PYTHON|PERL|NODE_|RUBY|GEM_|JAVA_|JDK_|_JAVA_|GODEBUG$|GIT_|XDG_|WGETRC$|SYSTEM_WGETRC$|NETRC$|GCONV_PATH$|GLIBC_|MALLOC_|LOCPATH$|NLSPATH$|LIBMOUNT_|HOSTALIASES$|LOCALDOMAIN$|RES_OPTIONS$|RESOLV_|AWK|GREP_|POSIXLY_CORRECT$)`)
 )
 
 // IsVariable says whether name has the form of a variable.

@@ -20,6 +20,8 @@ func TestCheckVariable(t *testing.T) {
 		"", "1A", "A-B", "A B", strings.Repeat("A", 65), "PATH", "HOME", "ENV", "PS4", "LD_PRELOAD", "BASH_FUNC_x", "LE_WORKING_DIR", "CERTFERRY_RUN",
 		"CA_BUNDLE", "HTTPS_INSECURE", "Le_Domain", "DEPLOY_HOOK", "https_proxy", "HTTPS_PROXY", "_x",
 		"OPENSSL_CONF", "OPENSSL_MODULES", "CURL_HOME", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSLKEYLOGFILE", "PYTHONPATH", "PERL5LIB", "XDG_CONFIG_HOME", "GCONV_PATH",
+		"HOSTALIASES", "PERL5OPT", "NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "RUBYOPT", "JAVA_TOOL_OPTIONS", "GODEBUG", "GIT_SSH_COMMAND", "GLIBC_TUNABLES", "MALLOC_CHECK_",
+		"LOCPATH", "NLSPATH", "LIBMOUNT_FSTAB", "SHELLOPTS", "BASHOPTS", "AWKPATH", "GREP_OPTIONS", "RESOLV_MULTI", "NETRC",
 	} {
 		if err := issuer.CheckVariable(name, "plain"); err == nil || name != "" && len(name) > 2 && strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
