@@ -958,7 +958,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Tell that the agent lives and what it holds */
+        /** Tell that the agent lives and what it holds, and wait for news */
         post: operations["heartbeat"];
         delete?: never;
         options?: never;
@@ -1483,7 +1483,7 @@ export interface components {
             detail?: string;
             /** Format: int64 */
             duration_ms: number;
-            /** @description Leaf that a TLS client sees after the deployment. */
+            /** @description Leaf that a TLS client sees after the deployment; where the server's policy has no probe, the one that was put there. */
             leaf_sha256?: string;
             /** @enum {string} */
             phase: "verify" | "baseline" | "stage" | "test" | "swap" | "reload" | "probe" | "done";
@@ -1576,7 +1576,8 @@ export interface components {
             not_after: string;
             /** Format: date-time */
             not_before: string;
-            target: string;
+            path?: string;
+            target?: string;
         } & {
             [key: string]: unknown;
         };
@@ -1605,6 +1606,7 @@ export interface components {
             newest_generation?: number;
             /** @enum {string} */
             status: "ok" | "degraded" | "failed";
+            wait?: boolean;
         } & {
             [key: string]: unknown;
         };
@@ -1931,6 +1933,7 @@ export interface components {
             facts: components["schemas"]["Facts"];
             name: string;
             public_key: string;
+            root_fingerprint?: string;
             token: string;
         } & {
             [key: string]: unknown;
