@@ -43,20 +43,22 @@ type wall struct {
 
 // enclose lets cmd run as a user in namespaces of its own, or only as the user where there can be none.
 func (i *Issuer) enclose(ctx context.Context, cmd *exec.Cmd, as *syscall.Credential) {
-	if as == nil {
-		return
-	}
 	i.wall.once.Do(func() {
+		if as == nil {
+			i.cfg.Logger.WarnContext(ctx, "acme.sh and DNS hooks run as the hub's own user and can read its keys: run the hub as root and set acme_user")
+			return
+		}
 		err := i.tryWall(as)
 		if i.wall.works = err == nil; err != nil {
 			i.cfg.Logger.WarnContext(ctx, "acme.sh gets no namespaces of its own: DNS hooks see the orders that run beside them", slog.Any("error", err))
 		}
 	})
-	if i.wall.works {
+	switch {
+	case i.wall.works:
 		i.enter(cmd, as)
-		return
+	case as != nil:
+		cmd.SysProcAttr.Credential = as
 	}
-	cmd.SysProcAttr.Credential = as
 }
 
 // enter puts cmd behind the wall.
