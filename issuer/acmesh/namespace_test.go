@@ -2,6 +2,7 @@ package acmesh_test
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,7 +27,7 @@ cat /proc/[0-9]*/environ | tr '\0' '\n' | sed 's/^/sees /'
 for dir in ../*; do echo "folder $dir"; done
 cat ../*/ca/*/account.key
 echo >written && echo "writes its own folder"
-(cd / && exec setsid sleep 987654) >/dev/null 2>&1 &
+(cd / && exec setsid sleep SECONDS) >/dev/null 2>&1 &
 grep -c . /etc/shadow
 mount -t proc none /proc && echo "mounts"
 sleep 1
@@ -39,7 +40,8 @@ func TestRunsSeeNothingOfEachOther(t *testing.T) {
 		t.Skip("skipped: only root can run a program as another user")
 	}
 	w := newWorld(t, issuertest.PebbleConfig{})
-	w.asNobody(t, spy)
+	seconds := strconv.Itoa(1e8 + rand.IntN(1e8)) // known by it, whatever runs beside
+	w.asNobody(t, strings.Replace(spy, "SECONDS", seconds, 1))
 	other := filepath.Join(w.cfg.WorkDir, "certferry-orders", "other-1")
 	key := filepath.Join(other, "ca", "x", "account.key")
 	err := errors.Join(os.MkdirAll(filepath.Dir(key), 0o755), os.WriteFile(key, []byte("canary-of-key"), 0o644))
@@ -67,7 +69,7 @@ func TestRunsSeeNothingOfEachOther(t *testing.T) {
 			t.Errorf("it sees %q:\n%s", not, text)
 		}
 	}
-	if pids := processesOf(t, "987654"); len(pids) > 0 {
+	if pids := processesOf(t, seconds); len(pids) > 0 {
 		t.Errorf("processes are left: %v", pids)
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -120,13 +122,14 @@ func TestNothingOfARunOutlivesTheHub(t *testing.T) {
 		t.Skip("skipped: only root can run a program as another user")
 	}
 	w := newWorld(t, issuertest.PebbleConfig{})
-	w.asNobody(t, "#!/bin/sh\n(cd / && exec setsid sleep 987653) >/dev/null 2>&1 &\nsleep 1\necho 'Signing from existing CSR'\nsleep 60\n")
+	seconds := strconv.Itoa(1e8 + rand.IntN(1e8))
+	w.asNobody(t, "#!/bin/sh\n(cd / && exec setsid sleep "+seconds+") >/dev/null 2>&1 &\nsleep 1\necho 'Signing from existing CSR'\nsleep 60\n")
 	w.kill(t, issuer.PhaseOrder, "outlives.test")
 	if exec.CommandContext(t.Context(), "unshare", "--pid", "--fork", "--mount-proc", "true").Run() != nil {
 		t.Skip("skipped: this system makes no namespaces")
 	}
-	left := processesOf(t, "987653")
-	for end := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(end); left = processesOf(t, "987653") {
+	left := processesOf(t, seconds)
+	for end := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(end); left = processesOf(t, seconds) {
 		time.Sleep(50 * time.Millisecond) // the kernel needs a moment
 	}
 	for _, pid := range left {
