@@ -235,6 +235,7 @@ func TestCurlGuardHeaders(t *testing.T) {
 		"a quote":        {"HTTP/1.1 201 x\r\nLocation: https://ca.test/';id;'\r\n", "", 8},
 		"a backslash":    {"HTTP/1.1 201 x\r\nLocation: https://ca.test/\\nLe_PFXPassword=x\r\n", "", 8},
 		"a chain aside":  {"HTTP/1.1 200 x\r\nLink: <http://169.254.169.254/>;rel=\"alternate\"\r\n", "", 8},
+		"an empty nonce": {"HTTP/1.1 429 x\r\nReplay-Nonce: \r\nRetry-After: 9\r\n", "HTTP/1.1 429\nRetry-After: 9\n", 0},
 		"no nonce":       {"HTTP/1.1 200 x\r\nReplay-Nonce: a\\nb\r\n", "", 8},
 		"no status":      {"HTTP/1.1 x';id\r\n", "", 8},
 		"an odd wait":    {"HTTP/1.1 503 x\r\nRetry-After: $(id)\r\n", "HTTP/1.1 503\n", 0},

@@ -80,7 +80,7 @@ func answer(status int, kind, body string, retryAfter int) func(http.ResponseWri
 			w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		}
 		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body) // a client that is gone is no fault of ours
+		_, _ = io.WriteString(w, strings.ReplaceAll(body, "https://localhost/", "https://"+r.Host+"/")) // a client that is gone is no fault of ours
 	}
 }
 

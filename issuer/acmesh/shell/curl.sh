@@ -86,7 +86,8 @@ while IFS= read -r line; do
     ;;
   [Rr][Ee][Pp][Ll][Aa][Yy]-[Nn][Oo][Nn][Cc][Ee]:*)
     case "$value" in
-    "" | *[!A-Za-z0-9._~=+/-]*) refuse header ;;
+    "") continue ;;
+    *[!A-Za-z0-9._~=+/-]*) refuse header ;;
     esac
     clean="${clean}Replay-Nonce: $value$nl"
     ;;
