@@ -80,7 +80,8 @@ func answer(status int, kind, body string, retryAfter int) func(http.ResponseWri
 			w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		}
 		w.WriteHeader(status)
-		_, _ = io.WriteString(w, strings.ReplaceAll(body, "https://localhost/", "https://"+r.Host+"/")) // a client that is gone is no fault of ours
+		own := strings.ReplaceAll(body, "https://localhost/", "https://"+r.Host+"/") // an address is one of the CA itself
+		_, _ = io.WriteString(w, own)                                                // a client that is gone is no fault of ours
 	}
 }
 
