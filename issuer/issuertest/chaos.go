@@ -81,7 +81,7 @@ func answer(status int, kind, body string, retryAfter int) func(http.ResponseWri
 		}
 		w.WriteHeader(status)
 		own := strings.ReplaceAll(body, "https://localhost/", "https://"+r.Host+"/") // an address is one of the CA itself
-		_, _ = io.WriteString(w, own)                                                // a client that is gone is no fault of ours
+		_, _ = io.WriteString(w, own)                                                //nolint:gosec // no browser reads it, and a client that is gone is no fault of ours
 	}
 }
 
